@@ -1,0 +1,2 @@
+//! `kvbench`: measures what the kernels reach.
+fn main() {}

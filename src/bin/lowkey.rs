@@ -1,0 +1,2 @@
+//! `lowkey`: works on models.
+fn main() {}

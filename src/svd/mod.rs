@@ -1,0 +1,1 @@
+//! Batched truncated SVD.

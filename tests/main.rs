@@ -1,0 +1,22 @@
+//! Every promise lowkey makes, a module per promise, in one binary.
+#![allow(missing_docs)]
+
+mod attention;
+mod cache;
+mod philox;
+mod svd;
+mod tensor;
+
+#[cfg(feature = "model")]
+mod files;
+#[cfg(feature = "model")]
+mod model;
+#[cfg(feature = "model")]
+mod tokenizer;
+
+#[cfg(feature = "cli")]
+mod kvbench;
+#[cfg(feature = "cli")]
+mod lowkey;
+#[cfg(feature = "cli")]
+mod quality;
