@@ -38,7 +38,8 @@ impl TensorInfo {
 
 /// Reads and checks the header of `file`, which is `length` bytes long.
 pub(super) fn read(file: &File, path: &Path, length: u64) -> Result<BTreeMap<String, TensorInfo>> {
-    let at_least = |what: &str, bytes| InputError::new("file length", format!("{length} bytes"), format!("{what}{bytes}")).file(path);
+    let at_least =
+        |what: &str, bytes| InputError::new("file length", format!("{length} bytes"), format!("{what}{bytes}")).file(path);
     if length < LENGTH_BYTES {
         return Err(at_least("at least the header length of ", "8 bytes").hint("the file is empty or truncated").into());
     }
@@ -72,9 +73,11 @@ fn tensors(header: Map<String, Value>, path: &Path, start: u64, length: u64) -> 
 }
 
 fn tensor(name: &str, entry: &Value, start: u64) -> Result<TensorInfo, InputError> {
-    let wrong = |what: &str, found: &Value, limit: &str| InputError::new(format!("tensor {name:?}, {what}"), clip(found), limit);
+    let wrong =
+        |what: &str, found: &Value, limit: &str| InputError::new(format!("tensor {name:?}, {what}"), clip(found), limit);
     let (dtype, shape, offsets) = (&entry["dtype"], &entry["shape"], &entry["data_offsets"]);
-    let dtype = serde_json::from_value::<Dtype>(dtype.clone()).map_err(|_| wrong("dtype", dtype, "a safetensors dtype such as \"F32\""))?;
+    let dtype = serde_json::from_value::<Dtype>(dtype.clone())
+        .map_err(|_| wrong("dtype", dtype, "a safetensors dtype such as \"F32\""))?;
     let dims = numbers(shape).ok_or_else(|| wrong("shape", shape, "a list of whole numbers"))?;
     let [from, to] = numbers(offsets)
         .and_then(|o| <[u64; 2]>::try_from(o).ok())
@@ -95,7 +98,11 @@ fn tensor(name: &str, entry: &Value, start: u64) -> Result<TensorInfo, InputErro
         return Err(InputError::new(format!("tensor {name:?}, byte count"), found, limit));
     }
     let shape = dims.iter().map(|d| usize::try_from(*d)).collect::<Result<_, _>>();
-    Ok(TensorInfo { dtype, shape: shape.map_err(|_| wrong("shape", &entry["shape"], "sizes that fit memory"))?, range: from..to })
+    Ok(TensorInfo {
+        dtype,
+        shape: shape.map_err(|_| wrong("shape", &entry["shape"], "sizes that fit memory"))?,
+        range: from..to,
+    })
 }
 
 fn numbers(list: &Value) -> Option<Vec<u64>> {
@@ -126,7 +133,9 @@ fn covers_file(tensors: &BTreeMap<String, TensorInfo>, start: u64, length: u64) 
         if end > length {
             let found = format!("bytes {}..{end} in a file of {length} bytes", info.range.start);
             let limit = format!("a file of at least {end} bytes");
-            return Err(InputError::new(format!("tensor {name:?}, range"), found, limit).hint("the file is truncated; fetch it again"));
+            return Err(
+                InputError::new(format!("tensor {name:?}, range"), found, limit).hint("the file is truncated; fetch it again")
+            );
         }
     }
     if end != length {
