@@ -1,1 +1,6 @@
-//! The transformer runtime.
+//! The transformer runtime: Hugging Face folders in, logits, text and perplexity out.
+
+pub mod files;
+mod json;
+
+pub use json::read_text;
