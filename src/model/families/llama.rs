@@ -57,7 +57,7 @@ fn inverse_frequencies(fields: &Fields, head_dim: usize) -> Result<Vec<f32>> {
             return Err(place.wrong("partial_rotary_factor", place.positive("partial_rotary_factor", None)?, "1"));
         }
     }
-    let plain = Rope::inverse_frequencies(head_dim, theta);
+    let plain = Rope::inverse_frequencies(head_dim, theta as f32);
     let Some(scaling) = parameters.map_or_else(|| fields.object("rope_scaling"), |p| Ok(Some(p)))? else {
         return Ok(plain);
     };
