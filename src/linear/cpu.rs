@@ -13,6 +13,9 @@ const WORTH_A_THREAD: usize = 1 << 19;
 /// y = x W' + bias for x [rows, k], W [n, k].
 pub(super) fn dense(y: &mut [f32], x: &[f32], weight: &[f32], bias: Option<&[f32]>, shape: &[usize]) {
     let (n, k) = (shape[0], shape[1]);
+    if y.is_empty() || k == 0 {
+        y.fill(0.0);
+    }
     if y.is_empty() {
         return;
     }
@@ -44,7 +47,7 @@ fn parts(multiplications: usize) -> usize {
 fn one_row(y: &mut [f32], x: &[f32], weight: &[f32], parts: usize) {
     let block = y.len().div_ceil(parts);
     let multiply = |(i, y): (usize, &mut [f32])| {
-        for (y, weight) in y.iter_mut().zip(weight[i * block * x.len()..].chunks(x.len().max(1))) {
+        for (y, weight) in y.iter_mut().zip(weight[i * block * x.len()..].chunks_exact(x.len().max(1))) {
             *y = simd::dot(x, weight);
         }
     };

@@ -95,12 +95,15 @@ pub fn activate_gated(gate: &mut Tensor, up: &Tensor, activation: Activation) ->
     Ok(())
 }
 
-/// x <- x + y. Both are f32 of one shape; x is the sole owner of its memory.
+/// x <- x + y. Both are f32 of one shape; x gets memory of its own first when it shares it.
 ///
 /// # Errors
 /// [`Error::Shape`] or [`Error::Dtype`] when the arguments do not fit.
 pub fn add(x: &mut Tensor, y: &Tensor) -> Result<()> {
     same_shape("nn::add", x, y)?;
+    if x.slice_mut::<f32>().is_err() {
+        *x = Tensor::from_slice(x.slice::<f32>()?, x.shape(), &x.device())?;
+    }
     match x.device().kind() {
         Kind::Cpu => crate::device::simd::axpy(1.0, y.slice()?, x.slice_mut()?),
     }
