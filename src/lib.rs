@@ -9,7 +9,7 @@
 //! | whole models | `calibrate`, `model` (feature `model`) |
 //! | caches | [`cache`] |
 //! | operations | [`svd`], [`attention`], [`linear`], [`nn`] |
-//! | memory | [`tensor`], [`device`], [`philox`] |
+//! | memory | [`tensor`], [`coded`], [`rope`], [`philox`], [`device`] |
 //!
 //! Operations dispatch on the device of their arguments. See the README for what runs where today.
 
@@ -19,6 +19,7 @@ pub mod bench;
 pub mod cache;
 #[cfg(feature = "model")]
 pub mod calibrate;
+pub mod coded;
 pub mod device;
 mod error;
 pub mod linear;
@@ -28,6 +29,7 @@ pub mod nn;
 pub mod philox;
 #[cfg(feature = "cli")]
 pub mod report;
+pub mod rope;
 pub mod svd;
 pub mod tensor;
 

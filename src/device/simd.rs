@@ -101,6 +101,117 @@ multiversion! {
     pub fn dot(a: &[f32], b: &[f32]) -> f32 = dot_body
 }
 
+/// Rows taken together by [`dot_rows`], so that a row's reduction overlaps its neighbours' products.
+const ROWS: usize = 4;
+const ROW_LANES: usize = 16;
+
+#[inline(always)]
+fn dot_rows_body<const FUSED: bool>(x: &[f32], rows: &[f32], out: &mut [f32]) {
+    let width = x.len();
+    if width == 0 {
+        out.fill(0.0);
+        return;
+    }
+    let (x_chunks, x_rest) = x.as_chunks::<ROW_LANES>();
+    for (rows, out) in rows.chunks(width * ROWS).zip(out.chunks_mut(ROWS)) {
+        let mut lanes = [[0.0f32; ROW_LANES]; ROWS];
+        for (lanes, row) in lanes.iter_mut().zip(rows.chunks_exact(width)) {
+            let (chunks, rest) = row.as_chunks::<ROW_LANES>();
+            for (x, y) in x_chunks.iter().zip(chunks) {
+                for i in 0..ROW_LANES {
+                    lanes[i] = fma::<FUSED>(x[i], y[i], lanes[i]);
+                }
+            }
+            for (i, (x, y)) in x_rest.iter().zip(rest).enumerate() {
+                lanes[i] = fma::<FUSED>(*x, *y, lanes[i]);
+            }
+        }
+        for (lanes, out) in lanes.iter_mut().zip(out) {
+            *out = sum_lanes(lanes);
+        }
+    }
+}
+
+#[inline(always)]
+fn sum_lanes(lanes: &mut [f32; ROW_LANES]) -> f32 {
+    let mut width = ROW_LANES;
+    while width > 1 {
+        width /= 2;
+        for i in 0..width {
+            lanes[i] += lanes[i + width];
+        }
+    }
+    lanes[0]
+}
+
+multiversion! {
+    /// out[i] = x . rows[i], for rows of x's length lying one after the other.
+    pub fn dot_rows(x: &[f32], rows: &[f32], out: &mut [f32]) = dot_rows_body
+}
+
+#[inline(always)]
+fn combine_rows_body<const FUSED: bool>(weights: &[f32], rows: &[f32], out: &mut [f32]) {
+    let width = out.len();
+    if width == 0 {
+        return;
+    }
+    let (weight_chunks, weights_rest) = weights.as_chunks::<ROWS>();
+    let (row_chunks, rows_rest) = rows.split_at(weight_chunks.len() * ROWS * width);
+    for (w, rows) in weight_chunks.iter().zip(row_chunks.chunks_exact(ROWS * width)) {
+        let (a, rows) = rows.split_at(width);
+        let (b, rows) = rows.split_at(width);
+        let (c, d) = rows.split_at(width);
+        for ((((out, a), b), c), d) in out.iter_mut().zip(a).zip(b).zip(c).zip(d) {
+            let pair = fma::<FUSED>(w[1], *b, fma::<FUSED>(w[0], *a, *out));
+            *out = fma::<FUSED>(w[3], *d, fma::<FUSED>(w[2], *c, pair));
+        }
+    }
+    for (weight, row) in weights_rest.iter().zip(rows_rest.chunks_exact(width)) {
+        axpy_body::<FUSED>(*weight, row, out);
+    }
+}
+
+multiversion! {
+    /// out += sum over i of weights[i] * rows[i], for rows of out's length lying one after the other.
+    pub fn combine_rows(weights: &[f32], rows: &[f32], out: &mut [f32]) = combine_rows_body
+}
+
+/// e^x for x <= 0 within 2 ulp; below -87 it is 0. NaN stays NaN.
+#[inline(always)]
+fn exp_nonpositive<const FUSED: bool>(x: f32) -> f32 {
+    // 2^n e^r with |r| <= ln 2 / 2, ln 2 split in two so that r is exact to f32; e^r by its Taylor series.
+    let n = (x * std::f32::consts::LOG2_E).round_ties_even();
+    let r = fma::<FUSED>(n, -1.428_606_8e-6, fma::<FUSED>(n, -0.693_145_75, x));
+    let mut p = 1.0 / 5040.0;
+    for coefficient in [1.0 / 720.0, 1.0 / 120.0, 1.0 / 24.0, 1.0 / 6.0, 0.5, 1.0, 1.0] {
+        p = fma::<FUSED>(p, r, coefficient);
+    }
+    let power = f32::from_bits(((n.max(-126.0) as i32 + 127) << 23) as u32);
+    if x < -87.0 { 0.0 } else { p * power }
+}
+
+#[inline(always)]
+fn exp_shifted_body<const FUSED: bool>(x: &mut [f32], shift: f32) -> f32 {
+    let mut lanes = [0.0f32; ROW_LANES];
+    let (chunks, rest) = x.as_chunks_mut::<ROW_LANES>();
+    for chunk in chunks {
+        for i in 0..ROW_LANES {
+            chunk[i] = exp_nonpositive::<FUSED>(chunk[i] - shift);
+            lanes[i] += chunk[i];
+        }
+    }
+    for (i, x) in rest.iter_mut().enumerate() {
+        *x = exp_nonpositive::<FUSED>(*x - shift);
+        lanes[i] += *x;
+    }
+    sum_lanes(&mut lanes)
+}
+
+multiversion! {
+    /// Replaces x by e^(x - shift), which must not exceed 1, and returns the sum.
+    pub fn exp_shifted(x: &mut [f32], shift: f32) -> f32 = exp_shifted_body
+}
+
 #[inline(always)]
 fn axpy_body<const FUSED: bool>(scale: f32, x: &[f32], y: &mut [f32]) {
     for (y, x) in y.iter_mut().zip(x) {
