@@ -36,3 +36,7 @@ pub mod tensor;
 pub use device::{Device, Purpose, Scratch};
 pub use error::{Error, InputError, Result};
 pub use tensor::{Dtype, Tensor};
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -83,12 +83,18 @@ pub(crate) struct HostRope<'a> {
     pairs: usize,
 }
 
-impl HostRope<'_> {
+impl<'a> HostRope<'a> {
+    /// Cosines and sines of one position.
+    pub(crate) fn turns(&self, position: usize) -> (&'a [f32], &'a [f32]) {
+        let range = position * self.pairs..(position + 1) * self.pairs;
+        (&self.cos[range.clone()], &self.sin[range])
+    }
+
     /// Turns one row of head_dim elements to `position`.
     pub(crate) fn rotate(&self, row: &mut [f32], position: usize) {
-        let range = position * self.pairs..(position + 1) * self.pairs;
+        let (cos, sin) = self.turns(position);
         let (low, high) = row.split_at_mut(self.pairs);
-        for (((x, y), cos), sin) in low.iter_mut().zip(high).zip(&self.cos[range.clone()]).zip(&self.sin[range]) {
+        for (((x, y), cos), sin) in low.iter_mut().zip(high).zip(cos).zip(sin) {
             (*x, *y) = (*x * cos - *y * sin, *y * cos + *x * sin);
         }
     }

@@ -4,6 +4,7 @@
 mod attention;
 mod cache;
 mod nn;
+mod package;
 mod philox;
 mod svd;
 mod tensor;

@@ -86,14 +86,8 @@ fn dot_body<const FUSED: bool>(a: &[f32], b: &[f32]) -> f32 {
     for (i, (x, y)) in a_rest.iter().zip(b_rest).enumerate() {
         lanes[i] = fma::<FUSED>(*x, *y, lanes[i]);
     }
-    let mut width = LANES;
-    while width > 1 {
-        width /= 2;
-        for i in 0..width {
-            lanes[i] += lanes[i + width];
-        }
-    }
-    lanes[0]
+    let quarter = |i: usize| (lanes[i] + lanes[i + 16]) + (lanes[i + 32] + lanes[i + 48]);
+    sum_lanes(&std::array::from_fn(quarter))
 }
 
 multiversion! {
@@ -126,22 +120,18 @@ fn dot_rows_body<const FUSED: bool>(x: &[f32], rows: &[f32], out: &mut [f32]) {
                 lanes[i] = fma::<FUSED>(*x, *y, lanes[i]);
             }
         }
-        for (lanes, out) in lanes.iter_mut().zip(out) {
+        for (lanes, out) in lanes.iter().zip(out) {
             *out = sum_lanes(lanes);
         }
     }
 }
 
+/// Sum in a fixed tree, written so that every level stays in registers.
 #[inline(always)]
-fn sum_lanes(lanes: &mut [f32; ROW_LANES]) -> f32 {
-    let mut width = ROW_LANES;
-    while width > 1 {
-        width /= 2;
-        for i in 0..width {
-            lanes[i] += lanes[i + width];
-        }
-    }
-    lanes[0]
+fn sum_lanes(lanes: &[f32; ROW_LANES]) -> f32 {
+    let eight: [f32; 8] = std::array::from_fn(|i| lanes[i] + lanes[i + 8]);
+    let four: [f32; 4] = std::array::from_fn(|i| eight[i] + eight[i + 4]);
+    (four[0] + four[2]) + (four[1] + four[3])
 }
 
 multiversion! {
@@ -179,14 +169,18 @@ multiversion! {
 /// e^x for x <= 0 within 2 ulp; below -87 it is 0. NaN stays NaN.
 #[inline(always)]
 fn exp_nonpositive<const FUSED: bool>(x: f32) -> f32 {
+    // Adding and taking away 1.5 * 2^23 rounds to an integer without a call.
+    const ROUND: f32 = 12_582_912.0;
+    let kept = if x < -87.0 { -87.0 } else { x };
     // 2^n e^r with |r| <= ln 2 / 2, ln 2 split in two so that r is exact to f32; e^r by its Taylor series.
-    let n = (x * std::f32::consts::LOG2_E).round_ties_even();
-    let r = fma::<FUSED>(n, -1.428_606_8e-6, fma::<FUSED>(n, -0.693_145_75, x));
+    let n = fma::<FUSED>(kept, std::f32::consts::LOG2_E, ROUND) - ROUND;
+    let r = fma::<FUSED>(n, -1.428_606_8e-6, fma::<FUSED>(n, -0.693_145_75, kept));
     let mut p = 1.0 / 5040.0;
     for coefficient in [1.0 / 720.0, 1.0 / 120.0, 1.0 / 24.0, 1.0 / 6.0, 0.5, 1.0, 1.0] {
         p = fma::<FUSED>(p, r, coefficient);
     }
-    let power = f32::from_bits(((n.max(-126.0) as i32 + 127) << 23) as u32);
+    // The integer sits in the low bits of n + ROUND; NaN makes p NaN whatever they hold.
+    let power = f32::from_bits(((n + ROUND).to_bits() << 23).wrapping_add(127 << 23));
     if x < -87.0 { 0.0 } else { p * power }
 }
 
@@ -204,7 +198,7 @@ fn exp_shifted_body<const FUSED: bool>(x: &mut [f32], shift: f32) -> f32 {
         *x = exp_nonpositive::<FUSED>(*x - shift);
         lanes[i] += *x;
     }
-    sum_lanes(&mut lanes)
+    sum_lanes(&lanes)
 }
 
 multiversion! {
@@ -251,12 +245,38 @@ multiversion! {
     fn widen_int4(from: &[u8], to: &mut [f32]) = widen_int4_body
 }
 
+#[inline(always)]
+fn widen_f16_body<const FUSED: bool>(from: &[u16], to: &mut [f32]) {
+    for (to, from) in to.iter_mut().zip(from) {
+        let from = u32::from(*from);
+        // 2^112 moves the exponent bias from 15 to 127, subnormals included; what lands past f16 was infinite or NaN.
+        let magnitude = f32::from_bits((from & 0x7fff) << 13) * f32::from_bits(239 << 23);
+        let special = if magnitude >= 65_536.0 { 0x7f80_0000 } else { 0 };
+        *to = f32::from_bits(magnitude.to_bits() | special | (from & 0x8000) << 16);
+    }
+}
+
+multiversion! {
+    fn widen_f16(from: &[u16], to: &mut [f32]) = widen_f16_body
+}
+
+#[inline(always)]
+fn widen_bf16_body<const FUSED: bool>(from: &[u16], to: &mut [f32]) {
+    for (to, from) in to.iter_mut().zip(from) {
+        *to = f32::from_bits(u32::from(*from) << 16);
+    }
+}
+
+multiversion! {
+    fn widen_bf16(from: &[u16], to: &mut [f32]) = widen_bf16_body
+}
+
 /// Widens one row of raw elements to f32; integer codes become their values.
 pub(crate) fn widen(dtype: Dtype, from: &[u8], to: &mut [f32]) {
     match dtype {
         Dtype::F32 => to.copy_from_slice(bytemuck::cast_slice(from)),
-        Dtype::F16 => bytemuck::cast_slice::<u8, f16>(from).convert_to_f32_slice(to),
-        Dtype::BF16 => bytemuck::cast_slice::<u8, bf16>(from).convert_to_f32_slice(to),
+        Dtype::F16 => widen_f16(bytemuck::cast_slice(from), to),
+        Dtype::BF16 => widen_bf16(bytemuck::cast_slice(from), to),
         Dtype::I8 => widen_int8(from, to),
         Dtype::I4 => widen_int4(from, to),
     }

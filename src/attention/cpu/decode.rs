@@ -2,15 +2,19 @@
 
 use std::ops::Range;
 
+use faer::{Accum, MatMut};
 use rayon::prelude::*;
 
-use super::{Head, HeadPart};
+use super::{Head, HeadPart, product, view};
 use crate::device::simd;
 
 /// Tokens of a tile.
 const TILE: usize = 64;
 /// Tokens of a split. Fixed, so that bits do not depend on threads or on the batch.
 const SPLIT: usize = 2048;
+
+/// Query rows from which a matrix product, which rearranges the keys first, beats a product for each row.
+const ROWS_WORTH_PACKING: usize = 4;
 
 /// Softmax-weighted values over some tokens, for every query row.
 struct Partial {
@@ -94,25 +98,44 @@ fn partial(head: &Head<'_>, part: &HeadPart<'_>, tokens: Range<usize>) -> Partia
     let mut keys = vec![0.0; TILE * operand.width];
     let mut latents = vec![0.0; TILE * part.keys.width];
     let mut values = vec![0.0; TILE * part.values.width];
-    let mut scores = [0.0; TILE];
+    let mut scores = vec![0.0; rows.len() * TILE];
     for first in tokens.clone().step_by(TILE) {
         let count = TILE.min(tokens.end - first);
         let keys = &mut keys[..count * operand.width];
         load_keys(head, part, first, keys, &mut latents[..count * part.keys.width]);
         let values = &mut values[..count * part.values.width];
         part.values.rows.codes(first, values);
-        for (i, row) in rows.iter_mut().enumerate() {
+        let scores = &mut scores[..rows.len() * count];
+        score(&operand, keys, count, scores);
+        for (i, (row, scores)) in rows.iter_mut().zip(scores.chunks_exact_mut(count)).enumerate() {
             let seen = (head.position + i / head.group + 1).saturating_sub(part.start + first).min(count);
             if seen == 0 {
                 continue;
             }
             let scores = &mut scores[..seen];
-            simd::dot_rows(&operand.q[i * operand.width..(i + 1) * operand.width], keys, scores);
             finish_scores(head, part, first, scores, operand.bias[i], operand.sums[i]);
             row.take(part, first, scores, values);
         }
     }
     decode_rows(head, part, rows)
+}
+
+/// Products of every query row with the keys of a tile: [rows, count].
+fn score(operand: &Operand, keys: &[f32], count: usize, scores: &mut [f32]) {
+    let rows = scores.len() / count;
+    if rows >= ROWS_WORTH_PACKING {
+        let q = view(&operand.q, rows, operand.width);
+        product(
+            MatMut::from_row_major_slice_mut(scores, rows, count),
+            Accum::Replace,
+            q,
+            view(keys, count, operand.width).transpose(),
+        );
+        return;
+    }
+    for (q, scores) in operand.q.chunks_exact(operand.width).zip(scores.chunks_exact_mut(count)) {
+        simd::dot_rows(q, keys, scores);
+    }
 }
 
 /// The keys of a tile as the operand meets them: raw codes, or decoded and rotated where positions still have to be applied.
@@ -125,12 +148,7 @@ fn load_keys(head: &Head<'_>, part: &HeadPart<'_>, first: usize, keys: &mut [f32
         None => part.keys.rows.values(first, keys),
         Some(decoder) => {
             part.keys.rows.values(first, latents);
-            for (latent, key) in latents.chunks_exact(part.keys.width).zip(keys.chunks_exact_mut(head.head_dim)) {
-                simd::dot_rows(latent, &decoder.matrix, key);
-                if let Some(mean) = &decoder.mean {
-                    simd::axpy(1.0, mean, key);
-                }
-            }
+            decoder.decode(latents, part.keys.width, keys);
         }
     }
     for (i, key) in keys.chunks_exact_mut(head.head_dim).enumerate() {

@@ -3,10 +3,11 @@
 mod decode;
 mod prefill;
 
+use faer::{Accum, MatMut, MatRef, Par, linalg::matmul::matmul};
 use rayon::prelude::*;
 
 use super::{Params, Part, Sequence, Side};
-use crate::{Result, Tensor, coded::HostRows, rope::HostRope};
+use crate::{Result, Tensor, coded::HostRows, device::simd, rope::HostRope};
 
 /// More queries than this are worth decoding all keys once for.
 const FEW_QUERIES: usize = 8;
@@ -136,4 +137,25 @@ impl<'a> HeadSide<'a> {
         };
         Ok(Self { rows: side.rows.host(head)?, width: side.rows.width(), decoder })
     }
+}
+
+impl HeadDecoder {
+    /// out [tokens, head_dim] = latents [tokens, width] D' + mean.
+    fn decode(&self, latents: &[f32], width: usize, out: &mut [f32]) {
+        let tokens = latents.len() / width.max(1);
+        let head_dim = out.len() / tokens.max(1);
+        let decoder = view(&self.matrix, head_dim, width).transpose();
+        product(MatMut::from_row_major_slice_mut(out, tokens, head_dim), Accum::Replace, view(latents, tokens, width), decoder);
+        if let Some(mean) = &self.mean {
+            out.chunks_exact_mut(head_dim).for_each(|row| simd::axpy(1.0, mean, row));
+        }
+    }
+}
+
+fn view(data: &[f32], rows: usize, cols: usize) -> MatRef<'_, f32> {
+    MatRef::from_row_major_slice(data, rows, cols)
+}
+
+fn product(out: MatMut<'_, f32>, accum: Accum, a: MatRef<'_, f32>, b: MatRef<'_, f32>) {
+    matmul(out, accum, a, b, 1.0, Par::Seq);
 }

@@ -1,9 +1,9 @@
 //! Many queries: keys are decoded once a head, then matrix products over blocks of queries.
 
-use faer::{Accum, MatMut, MatRef, Par, linalg::matmul::matmul};
+use faer::{Accum, MatMut, MatRef};
 use rayon::prelude::*;
 
-use super::{Head, HeadPart, HeadSide};
+use super::{Head, HeadPart, HeadSide, product, view};
 use crate::device::simd;
 
 /// Queries of a block. Fixed, so that bits do not depend on threads or on the batch.
@@ -41,16 +41,7 @@ fn decode_side(side: &HeadSide<'_>, part: &HeadPart<'_>, head_dim: usize, out: &
         side.rows.values(0, out);
         return;
     };
-    let latents = stored_values(side, part.tokens);
-    product(
-        MatMut::from_row_major_slice_mut(out, part.tokens, head_dim),
-        Accum::Replace,
-        view(&latents, part.tokens, side.width),
-        view(&decoder.matrix, head_dim, side.width).transpose(),
-    );
-    if let Some(mean) = &decoder.mean {
-        out.chunks_exact_mut(head_dim).for_each(|row| simd::axpy(1.0, mean, row));
-    }
+    decoder.decode(&stored_values(side, part.tokens), side.width, out);
 }
 
 /// The stored rows of one side as f32, scales applied, decoder not.
@@ -105,12 +96,4 @@ fn add_values(head: &Head<'_>, part: &HeadPart<'_>, weights: MatRef<'_, f32>, va
             simd::axpy(weights.row(i).iter().sum(), mean, row);
         }
     }
-}
-
-fn view(data: &[f32], rows: usize, cols: usize) -> MatRef<'_, f32> {
-    MatRef::from_row_major_slice(data, rows, cols)
-}
-
-fn product(out: MatMut<'_, f32>, accum: Accum, a: MatRef<'_, f32>, b: MatRef<'_, f32>) {
-    matmul(out, accum, a, b, 1.0, Par::Seq);
 }
