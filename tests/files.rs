@@ -162,7 +162,7 @@ fn shards_that_are_missing_or_share_a_tensor_are_named() {
     // The same tensor in two files.
     let folder = copy_of("llama-sharded", "config.json");
     fs::copy(folder.path().join("model-00002-of-00002.safetensors"), folder.path().join("again.safetensors")).unwrap();
-    let error = with_shard(folder.path(), "extra", "again.safetensors");
+    let error = with_shard(folder.path(), "lm_head.weight", "again.safetensors");
     assert!(error.field.starts_with("tensor ") && error.limit.contains("one shard"), "{error}");
     let folder = copy_of("llama-sharded", "config.json");
     fs::write(folder.path().join("model.safetensors.index.json"), r#"{"weight_map": {}}"#).unwrap();
@@ -175,7 +175,7 @@ fn config_refused(name: &str, field: &str, value: &str) -> InputError {
     let path = folder.path().join("config.json");
     let config = fs::read_to_string(&path).unwrap();
     let start = config.find(&format!("\"{field}\":")).unwrap() + field.len() + 3;
-    let end = start + config[start..].find(",\n").unwrap();
+    let end = start + [",\n", "\n}"].iter().filter_map(|end| config[start..].find(end)).min().unwrap();
     fs::write(&path, format!("{} {value}{}", &config[..start], &config[end..])).unwrap();
     let error = load_refused(folder.path());
     assert_eq!(error.file, Some(path));
