@@ -9,7 +9,7 @@
 //! | whole models | `calibrate`, `model` (feature `model`) |
 //! | caches | [`cache`] |
 //! | operations | [`svd`], [`attention`], [`linear`], [`nn`] |
-//! | memory | [`tensor`], [`device`], [`philox`] |
+//! | memory | [`tensor`], [`coded`], [`rope`], [`philox`], [`device`] |
 //!
 //! Operations dispatch on the device of their arguments. See the README for what runs where today.
 
@@ -19,6 +19,7 @@ pub mod bench;
 pub mod cache;
 #[cfg(feature = "model")]
 pub mod calibrate;
+pub mod coded;
 pub mod device;
 mod error;
 pub mod linear;
@@ -28,9 +29,14 @@ pub mod nn;
 pub mod philox;
 #[cfg(feature = "cli")]
 pub mod report;
+pub mod rope;
 pub mod svd;
 pub mod tensor;
 
 pub use device::{Device, Purpose, Scratch};
 pub use error::{Error, InputError, Result};
 pub use tensor::{Dtype, Tensor};
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

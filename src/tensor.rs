@@ -143,6 +143,11 @@ impl Tensor {
         self.buffer.device().accounting(crate::Purpose::Activations)
     }
 
+    /// The device that holds the tensor; memory allocated through it counts as this tensor's does.
+    pub(crate) fn home(&self) -> Device {
+        self.buffer.device().clone()
+    }
+
     /// Whether elements lie in row-major order without gaps.
     pub fn is_contiguous(&self) -> bool {
         let expected = contiguous_strides(&self.shape);
@@ -300,6 +305,13 @@ impl Tensor {
             let start = self.dtype.bytes_of(self.offset_of_row(row));
             &memory[start..start + width]
         }))
+    }
+
+    /// The whole tensor as raw bytes. CPU tensors only.
+    pub(crate) fn bytes_ref(&self) -> Result<&[u8]> {
+        self.expect_contiguous("Tensor::bytes_ref")?;
+        let start = self.dtype.bytes_of(self.offset);
+        Ok(&self.buffer.host::<u8>()[start..start + self.bytes()])
     }
 
     /// The whole tensor as raw bytes, writable by its sole owner. CPU tensors only.

@@ -3,6 +3,7 @@
 
 mod attention;
 mod cache;
+mod package;
 mod philox;
 mod svd;
 mod tensor;

@@ -1,2 +1,298 @@
-//! `lowkey`: works on models.
-fn main() {}
+//! `lowkey`: works on models. Argument parsing and printing only.
+
+use std::{
+    io::{self, Write},
+    path::PathBuf,
+    process::ExitCode,
+    time::{Duration, Instant},
+};
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use lowkey::{
+    Device, Error, InputError,
+    cache::{KvCache, Spec},
+    coded::Format as KvFormat,
+    model::{self, GenerateOptions, Generated, LoadOptions, Model, Sampling, Tokenizer, perplexity},
+};
+use serde_json::{Value, json};
+
+/// Works on models: runs them, continues text, measures perplexity.
+#[derive(Parser)]
+#[command(version, arg_required_else_help = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+    #[command(flatten)]
+    common: Common,
+}
+
+#[derive(Args)]
+struct Common {
+    /// Where to compute: cpu
+    #[arg(long, global = true, default_value = "cpu")]
+    device: String,
+    /// How to print results
+    #[arg(long, global = true, value_enum, default_value = "table")]
+    format: Format,
+    /// Accept NaN and Inf in weights
+    #[arg(long, global = true)]
+    allow_nonfinite: bool,
+    /// Log more (-v, -vv); LOWKEY_LOG sets a filter
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    verbose: u8,
+}
+
+#[derive(Clone, Copy, PartialEq, ValueEnum)]
+enum Format {
+    Table,
+    Json,
+    Jsonl,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Runs token ids through a model and writes logits and hidden states
+    Forward(Forward),
+    /// Continues a prompt
+    Generate(Generate),
+    /// Measures perplexity on a text
+    Eval(Eval),
+}
+
+#[derive(Args)]
+struct Forward {
+    /// Model folder
+    model: PathBuf,
+    /// Safetensors with input_ids [batch, tokens], optionally attention_mask
+    #[arg(long, value_name = "FILE")]
+    ids: PathBuf,
+    /// Safetensors to write: logits, hidden_states.i
+    #[arg(long, value_name = "FILE")]
+    out: PathBuf,
+}
+
+#[derive(Args)]
+struct Generate {
+    /// Model folder
+    model: PathBuf,
+    /// Text to continue
+    #[arg(long)]
+    prompt: String,
+    /// Most tokens to add
+    #[arg(long, default_value_t = 64)]
+    max_new_tokens: usize,
+    /// Divides the logits; 0 takes the most likely token
+    #[arg(long, default_value_t = 0.0)]
+    temperature: f32,
+    /// Keep this many tokens; 0 keeps all
+    #[arg(long, default_value_t = 0)]
+    top_k: usize,
+    /// Keep tokens up to this probability in all
+    #[arg(long, default_value_t = 1.0)]
+    top_p: f32,
+    /// Keep tokens this share as likely as the most likely
+    #[arg(long, default_value_t = 0.0)]
+    min_p: f32,
+    /// Seed of the random numbers
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    /// How the key-value cache is kept, such as rank=32,latent=int8 (default: dense f32)
+    #[arg(long, value_name = "SPEC")]
+    kv: Option<String>,
+}
+
+#[derive(Args)]
+struct Eval {
+    /// Model folder
+    model: PathBuf,
+    /// Text to score
+    #[arg(long, value_name = "FILE")]
+    text: PathBuf,
+    /// Tokens of a window
+    #[arg(long, default_value_t = 512)]
+    window: usize,
+    /// Distance of windows (default: the window)
+    #[arg(long)]
+    stride: Option<usize>,
+    /// Score this many windows, spread over the text (default: all)
+    #[arg(long)]
+    samples: Option<usize>,
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    start_logs(cli.common.verbose);
+    let done = match &cli.command {
+        Command::Forward(args) => forward(args, &cli.common),
+        Command::Generate(args) => generate(args, &cli.common),
+        Command::Eval(args) => eval(args, &cli.common),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => report(&error),
+    }
+}
+
+/// A reader that left (a closed pipe) is no fault; anything else is one line on stderr.
+fn report(error: &anyhow::Error) -> ExitCode {
+    if error.downcast_ref::<io::Error>().is_some_and(|e| e.kind() == io::ErrorKind::BrokenPipe) {
+        return ExitCode::SUCCESS;
+    }
+    let line = format!("{error:#}").replace(['\n', '\r'], " ");
+    let _ = writeln!(io::stderr(), "error: {line}");
+    match error.downcast_ref::<Error>() {
+        Some(Error::Numeric { .. }) => ExitCode::from(1),
+        _ => ExitCode::from(2),
+    }
+}
+
+fn start_logs(verbose: u8) {
+    let level = ["warn", "lowkey=info", "lowkey=debug", "lowkey=trace"][usize::from(verbose.min(3))];
+    let filter = tracing_subscriber::EnvFilter::try_from_env("LOWKEY_LOG");
+    let filter = filter.unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(level));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).init();
+}
+
+fn load(folder: &PathBuf, common: &Common) -> anyhow::Result<Model> {
+    let device: Device = common.device.parse()?;
+    Ok(Model::load(folder, &device, &LoadOptions { allow_nonfinite: common.allow_nonfinite })?)
+}
+
+/// Prints one result: as JSON, or as lines of names and values.
+fn print(value: &Value, format: Format) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    match (format, value) {
+        (Format::Json, _) => writeln!(out, "{value:#}"),
+        (Format::Table, Value::Object(fields)) => {
+            let width = fields.keys().map(String::len).max().unwrap_or(0);
+            fields.iter().try_for_each(|(name, value)| match value {
+                Value::String(text) => writeln!(out, "{name:width$}  {text}"),
+                other => writeln!(out, "{name:width$}  {other}"),
+            })
+        }
+        _ => writeln!(out, "{value}"),
+    }
+}
+
+fn forward(args: &Forward, common: &Common) -> anyhow::Result<()> {
+    let model = load(&args.model, common)?;
+    let start = Instant::now();
+    let [batch, tokens] = model::forward_file(&model, &args.ids, &args.out)?;
+    let seconds = start.elapsed().as_secs_f64();
+    let result = json!({ "out": args.out.display().to_string(), "batch": batch, "tokens": tokens, "seconds": seconds });
+    Ok(print(&result, common.format)?)
+}
+
+fn generate(args: &Generate, common: &Common) -> anyhow::Result<()> {
+    let spec: Option<Spec> = args.kv.as_deref().map(str::parse).transpose()?;
+    let model = load(&args.model, common)?;
+    let tokenizer = Tokenizer::load(&args.model, model.config().vocab_size)?;
+    let prompt = tokenizer.encode(&args.prompt, true)?.ids;
+    let context = model.config().context;
+    if prompt.is_empty() || prompt.len() > context {
+        let limit = format!("from 1 to {context} tokens, the context of the model");
+        return Err(Error::from(InputError::new("--prompt", format!("{} tokens", prompt.len()), limit)).into());
+    }
+    let layout = model.layout(context.min(prompt.len().saturating_add(args.max_new_tokens)))?;
+    let mut cache = match &spec {
+        Some(spec) => KvCache::new(&layout, spec, None, model.device())?,
+        None => KvCache::dense(&layout, KvFormat::F32, model.device())?,
+    };
+    let options = GenerateOptions {
+        max_new_tokens: args.max_new_tokens,
+        sampling: Sampling {
+            temperature: args.temperature,
+            top_k: args.top_k,
+            top_p: args.top_p,
+            min_p: args.min_p,
+            seed: args.seed,
+        },
+        stop_ids: model.config().stop_ids.clone(),
+    };
+    let live = common.format == Format::Table;
+    let generated = stream_text(&tokenizer, live, |on_token| model::generate(&model, &mut cache, &prompt, &options, on_token))?;
+    if live {
+        return Ok(writeln!(io::stdout())?);
+    }
+    let result = json!({
+        "text": tokenizer.decode(&generated.ids, true)?,
+        "ids": generated.ids,
+        "tokens_per_second": generated.tokens_per_second(),
+        "prompt_ids": prompt,
+        "prefill_seconds": generated.prefill_seconds,
+    });
+    Ok(print(&result, common.format)?)
+}
+
+/// Runs a generation whose text is printed as it comes, if it is to be `live`.
+fn stream_text(
+    tokenizer: &Tokenizer,
+    live: bool,
+    run: impl FnOnce(&mut dyn FnMut(u32) -> bool) -> lowkey::Result<Generated>,
+) -> anyhow::Result<Generated> {
+    let mut stream = tokenizer.stream();
+    let mut failed: Option<anyhow::Error> = None;
+    let write = |text: &str| -> io::Result<()> {
+        let mut out = io::stdout().lock();
+        out.write_all(text.as_bytes())?;
+        out.flush()
+    };
+    let generated = run(&mut |id| {
+        if live {
+            failed = stream.push(id).map_err(anyhow::Error::from).and_then(|text| Ok(write(&text)?)).err();
+        }
+        failed.is_none()
+    })?;
+    match failed {
+        Some(error) => return Err(error),
+        None if live => write(&stream.finish()?)?,
+        None => {}
+    }
+    Ok(generated)
+}
+
+fn eval(args: &Eval, common: &Common) -> anyhow::Result<()> {
+    let model = load(&args.model, common)?;
+    let tokenizer = Tokenizer::load(&args.model, model.config().vocab_size)?;
+    let text = tokenizer.encode(&model::read_text(&args.text, 1 << 30)?, false)?;
+    let mut options =
+        perplexity::Options { window: args.window, stride: args.stride, samples: args.samples, ..Default::default() };
+    let progress = Progress::new(perplexity::windows(text.ids.len(), &options)?.len());
+    let on_window = || progress.step();
+    options.on_window = &on_window;
+    let layout = model.layout(args.window)?;
+    let score = perplexity::score(&model, &text, &options, || KvCache::dense(&layout, KvFormat::F32, model.device()))?;
+    progress.clear();
+    let result = json!({
+        "perplexity": score.perplexity,
+        "nll": score.nll,
+        "bits_per_byte": score.bits_per_byte,
+        "tokens": score.tokens,
+        "seconds": score.seconds,
+    });
+    Ok(print(&result, common.format)?)
+}
+
+/// A bar on stderr for what takes over a second, if stderr is a terminal.
+struct Progress {
+    bar: indicatif::ProgressBar,
+    start: Instant,
+}
+
+impl Progress {
+    fn new(steps: usize) -> Self {
+        let bar = indicatif::ProgressBar::with_draw_target(Some(steps as u64), indicatif::ProgressDrawTarget::hidden());
+        Self { bar, start: Instant::now() }
+    }
+
+    fn step(&self) {
+        if self.bar.is_hidden() && self.start.elapsed() > Duration::from_secs(1) {
+            self.bar.set_draw_target(indicatif::ProgressDrawTarget::stderr());
+        }
+        self.bar.inc(1);
+    }
+
+    fn clear(&self) {
+        self.bar.finish_and_clear();
+    }
+}

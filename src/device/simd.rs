@@ -86,19 +86,124 @@ fn dot_body<const FUSED: bool>(a: &[f32], b: &[f32]) -> f32 {
     for (i, (x, y)) in a_rest.iter().zip(b_rest).enumerate() {
         lanes[i] = fma::<FUSED>(*x, *y, lanes[i]);
     }
-    let mut width = LANES;
-    while width > 1 {
-        width /= 2;
-        for i in 0..width {
-            lanes[i] += lanes[i + width];
-        }
-    }
-    lanes[0]
+    let quarter = |i: usize| (lanes[i] + lanes[i + 16]) + (lanes[i + 32] + lanes[i + 48]);
+    sum_lanes(&std::array::from_fn(quarter))
 }
 
 multiversion! {
     /// Sum of products over the shorter length, in a fixed order that depends on the length alone.
     pub fn dot(a: &[f32], b: &[f32]) -> f32 = dot_body
+}
+
+/// Rows taken together by [`dot_rows`], so that a row's reduction overlaps its neighbours' products.
+const ROWS: usize = 4;
+const ROW_LANES: usize = 16;
+
+#[inline(always)]
+fn dot_rows_body<const FUSED: bool>(x: &[f32], rows: &[f32], out: &mut [f32]) {
+    let width = x.len();
+    if width == 0 {
+        out.fill(0.0);
+        return;
+    }
+    let (x_chunks, x_rest) = x.as_chunks::<ROW_LANES>();
+    for (rows, out) in rows.chunks(width * ROWS).zip(out.chunks_mut(ROWS)) {
+        let mut lanes = [[0.0f32; ROW_LANES]; ROWS];
+        for (lanes, row) in lanes.iter_mut().zip(rows.chunks_exact(width)) {
+            let (chunks, rest) = row.as_chunks::<ROW_LANES>();
+            for (x, y) in x_chunks.iter().zip(chunks) {
+                for i in 0..ROW_LANES {
+                    lanes[i] = fma::<FUSED>(x[i], y[i], lanes[i]);
+                }
+            }
+            for (i, (x, y)) in x_rest.iter().zip(rest).enumerate() {
+                lanes[i] = fma::<FUSED>(*x, *y, lanes[i]);
+            }
+        }
+        for (lanes, out) in lanes.iter().zip(out) {
+            *out = sum_lanes(lanes);
+        }
+    }
+}
+
+/// Sum in a fixed tree, written so that every level stays in registers.
+#[inline(always)]
+fn sum_lanes(lanes: &[f32; ROW_LANES]) -> f32 {
+    let eight: [f32; 8] = std::array::from_fn(|i| lanes[i] + lanes[i + 8]);
+    let four: [f32; 4] = std::array::from_fn(|i| eight[i] + eight[i + 4]);
+    (four[0] + four[2]) + (four[1] + four[3])
+}
+
+multiversion! {
+    /// out[i] = x . rows[i], for rows of x's length lying one after the other.
+    pub fn dot_rows(x: &[f32], rows: &[f32], out: &mut [f32]) = dot_rows_body
+}
+
+#[inline(always)]
+fn combine_rows_body<const FUSED: bool>(weights: &[f32], rows: &[f32], out: &mut [f32]) {
+    let width = out.len();
+    if width == 0 {
+        return;
+    }
+    let (weight_chunks, weights_rest) = weights.as_chunks::<ROWS>();
+    let (row_chunks, rows_rest) = rows.split_at(weight_chunks.len() * ROWS * width);
+    for (w, rows) in weight_chunks.iter().zip(row_chunks.chunks_exact(ROWS * width)) {
+        let (a, rows) = rows.split_at(width);
+        let (b, rows) = rows.split_at(width);
+        let (c, d) = rows.split_at(width);
+        for ((((out, a), b), c), d) in out.iter_mut().zip(a).zip(b).zip(c).zip(d) {
+            let pair = fma::<FUSED>(w[1], *b, fma::<FUSED>(w[0], *a, *out));
+            *out = fma::<FUSED>(w[3], *d, fma::<FUSED>(w[2], *c, pair));
+        }
+    }
+    for (weight, row) in weights_rest.iter().zip(rows_rest.chunks_exact(width)) {
+        axpy_body::<FUSED>(*weight, row, out);
+    }
+}
+
+multiversion! {
+    /// out += sum over i of weights[i] * rows[i], for rows of out's length lying one after the other.
+    pub fn combine_rows(weights: &[f32], rows: &[f32], out: &mut [f32]) = combine_rows_body
+}
+
+/// e^x for x <= 0 within 2 ulp; below -87 it is 0. NaN stays NaN.
+#[inline(always)]
+fn exp_nonpositive<const FUSED: bool>(x: f32) -> f32 {
+    // Adding and taking away 1.5 * 2^23 rounds to an integer without a call.
+    const ROUND: f32 = 12_582_912.0;
+    let kept = if x < -87.0 { -87.0 } else { x };
+    // 2^n e^r with |r| <= ln 2 / 2, ln 2 split in two so that r is exact to f32; e^r by its Taylor series.
+    let n = fma::<FUSED>(kept, std::f32::consts::LOG2_E, ROUND) - ROUND;
+    let r = fma::<FUSED>(n, -1.428_606_8e-6, fma::<FUSED>(n, -0.693_145_75, kept));
+    let mut p = 1.0 / 5040.0;
+    for coefficient in [1.0 / 720.0, 1.0 / 120.0, 1.0 / 24.0, 1.0 / 6.0, 0.5, 1.0, 1.0] {
+        p = fma::<FUSED>(p, r, coefficient);
+    }
+    // The integer sits in the low bits of n + ROUND; NaN makes p NaN whatever they hold.
+    let power = f32::from_bits(((n + ROUND).to_bits() << 23).wrapping_add(127 << 23));
+    if x < -87.0 { 0.0 } else { p * power }
+}
+
+#[inline(always)]
+fn exp_shifted_body<const FUSED: bool>(x: &mut [f32], shift: f32) -> f32 {
+    let mut lanes = [0.0f32; ROW_LANES];
+    let (chunks, rest) = x.as_chunks_mut::<ROW_LANES>();
+    for chunk in chunks {
+        for i in 0..ROW_LANES {
+            chunk[i] = exp_nonpositive::<FUSED>(chunk[i] - shift);
+            lanes[i] += chunk[i];
+        }
+    }
+    for (i, x) in rest.iter_mut().enumerate() {
+        *x = exp_nonpositive::<FUSED>(*x - shift);
+        lanes[i] += *x;
+    }
+    sum_lanes(&lanes)
+}
+
+multiversion! {
+    /// Replaces x by e^(x - shift), which must not exceed 1, and returns the sum.
+    pub fn exp_shifted(x: &mut [f32], shift: f32) -> f32 = exp_shifted_body
 }
 
 #[inline(always)]
@@ -140,12 +245,38 @@ multiversion! {
     fn widen_int4(from: &[u8], to: &mut [f32]) = widen_int4_body
 }
 
+#[inline(always)]
+fn widen_f16_body<const FUSED: bool>(from: &[u16], to: &mut [f32]) {
+    for (to, from) in to.iter_mut().zip(from) {
+        let from = u32::from(*from);
+        // 2^112 moves the exponent bias from 15 to 127, subnormals included; what lands past f16 was infinite or NaN.
+        let magnitude = f32::from_bits((from & 0x7fff) << 13) * f32::from_bits(239 << 23);
+        let special = if magnitude >= 65_536.0 { 0x7f80_0000 } else { 0 };
+        *to = f32::from_bits(magnitude.to_bits() | special | (from & 0x8000) << 16);
+    }
+}
+
+multiversion! {
+    fn widen_f16(from: &[u16], to: &mut [f32]) = widen_f16_body
+}
+
+#[inline(always)]
+fn widen_bf16_body<const FUSED: bool>(from: &[u16], to: &mut [f32]) {
+    for (to, from) in to.iter_mut().zip(from) {
+        *to = f32::from_bits(u32::from(*from) << 16);
+    }
+}
+
+multiversion! {
+    fn widen_bf16(from: &[u16], to: &mut [f32]) = widen_bf16_body
+}
+
 /// Widens one row of raw elements to f32; integer codes become their values.
 pub(crate) fn widen(dtype: Dtype, from: &[u8], to: &mut [f32]) {
     match dtype {
         Dtype::F32 => to.copy_from_slice(bytemuck::cast_slice(from)),
-        Dtype::F16 => bytemuck::cast_slice::<u8, f16>(from).convert_to_f32_slice(to),
-        Dtype::BF16 => bytemuck::cast_slice::<u8, bf16>(from).convert_to_f32_slice(to),
+        Dtype::F16 => widen_f16(bytemuck::cast_slice(from), to),
+        Dtype::BF16 => widen_bf16(bytemuck::cast_slice(from), to),
         Dtype::I8 => widen_int8(from, to),
         Dtype::I4 => widen_int4(from, to),
     }
