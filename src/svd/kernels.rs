@@ -3,6 +3,8 @@
 //! Operands are row-major with rows padded by zeros to a multiple of [`PAD`], so that no kernel has a ragged edge
 //! along the lanes. The order of every sum is fixed by the shapes alone.
 
+#![allow(clippy::needless_range_loop, reason = "indices over whole register tiles, which the compiler must unroll")]
+
 use super::lanes::{F32x4, F64x4, Lanes, Real, Signs};
 
 /// Row widths are multiples of this: two registers of the widest kind.
