@@ -347,7 +347,7 @@ impl Case for Decode {
     }
 
     fn baseline(&self) -> Option<String> {
-        self.rival.as_ref().map(|_| format!("lowkey's decode over the dense {} cache of the same tokens", self.spec.dtype))
+        self.rival.as_ref().map(|_| format!("lowkey's own decode over a dense {} cache of the same tokens", self.spec.dtype))
     }
 
     fn call(&mut self, side: Side) -> Result<()> {

@@ -22,7 +22,7 @@ pub struct Limits {
 impl Limits {
     /// For figures that are kept.
     pub fn usual() -> Self {
-        let (cap, warm_up) = (Duration::from_millis(1000), Duration::from_millis(50));
+        let (cap, warm_up) = (Duration::from_millis(700), Duration::from_millis(50));
         Self { min_runs: 9, max_runs: 201, noise: 0.02, cap, warm_up }
     }
 

@@ -65,10 +65,11 @@ fn render(document: &Document, style: TableStyle) -> String {
     for op in operations(document) {
         let rows: Vec<&Row> = document.rows.iter().filter(|row| row.op == op).collect();
         out += &format!("\n{op}\n\n{}", one(&rows, columns(op), style));
+        out += &format!("\n{}", legend(op));
         let mut baselines: Vec<&str> = rows.iter().filter_map(|r| Some(r.baseline.as_ref()?.name.as_str())).collect();
         baselines.dedup();
         for baseline in baselines {
-            out += &format!("\nbaseline: {baseline}\n");
+            out += &format!("x baseline: above 1, faster than {baseline}.\n");
         }
     }
     out + &remarks(document)
@@ -104,6 +105,22 @@ fn remarks(document: &Document) -> String {
         out += &format!("\nskipped: {}\n  {}\n", skipped.case, skipped.reason);
     }
     out
+}
+
+/// What the columns of an operation mean.
+fn legend(op: &str) -> &'static str {
+    match op {
+        "svd" => {
+            "bytes kept: factors over the matrices. error: worst of the batch; / optimal: over the least possible at that rank (f64).\n\
+             GB/s, GFLOP/s: of the least work there is, whatever the method does.\n"
+        }
+        "attention" => {
+            "one decode step through every layer. bytes kept: over a dense 16-bit cache, all scales, online bases, sinks and window\n\
+             counted. error K, V: of what is kept; error out: of the output against exact keys and values; kernel: of the output\n\
+             against f64 attention over the same kept data.\n"
+        }
+        _ => "",
+    }
 }
 
 fn operations(document: &Document) -> Vec<&str> {
