@@ -1,0 +1,321 @@
+//! The largest eigenvalues of a small symmetric matrix and their vectors, in f64.
+//!
+//! Householder reduction to tridiagonal form, bisection on Sturm sequences, inverse iteration with reorthogonalization
+//! inside clusters, back-transformation (Wilkinson and Reinsch, "Handbook for Automatic Computation II", 1971).
+//! The sequences are evaluated without divisions, rescaled as they go, many eigenvalues to a register.
+
+use super::{
+    kernels::{POINTS, padded, reflect, sturm_counts, update_rows},
+    vector::{axpy, dot, scale},
+};
+use crate::philox::Stream;
+
+/// Eigenvalues closer than this share of the norm are orthogonalized against each other.
+const CLUSTER: f64 = 1e-4;
+/// A residual above this share of the norm means that inverse iteration failed.
+const RESIDUAL: f64 = 1e-11;
+/// Eigenvalues that one Sturm pass and one factorization handle together.
+const LANES: usize = POINTS;
+const GROUP: usize = 8;
+const INVERSE_STEPS: usize = 3;
+const BISECTIONS: usize = 56;
+
+/// Working memory for matrices of one size.
+pub(super) struct Eigen<'a> {
+    n: usize,
+    norm: f64,
+    diagonal: &'a mut [f64],
+    off: &'a mut [f64],
+    off_squared: &'a mut [f64],
+    heights: &'a mut [f64],
+    vectors: [&'a mut [f64]; 4],
+    factors: &'a mut [[f64; GROUP]],
+}
+
+impl<'a> Eigen<'a> {
+    /// Elements of working memory for `n` x `n` matrices.
+    pub(super) fn elements(n: usize) -> usize {
+        8 * padded(n) + Factors::ROWS * GROUP * n
+    }
+
+    /// Carves the working memory from `memory`, which has [`Eigen::elements`].
+    pub(super) fn new(n: usize, memory: &'a mut [f64]) -> Self {
+        let mut rest = memory;
+        let mut next = || {
+            let (part, tail) = std::mem::take(&mut rest).split_at_mut(padded(n));
+            rest = tail;
+            part
+        };
+        let (diagonal, off, off_squared, heights) = (next(), next(), next(), next());
+        let vectors = [next(), next(), next(), next()];
+        let factors = rest.as_chunks_mut::<GROUP>().0;
+        Self { n, norm: 0.0, diagonal, off, off_squared, heights, vectors, factors }
+    }
+
+    /// Reduces `a`, whose rows are `padded(n)` apart, to tridiagonal form; the reflections stay in its rows.
+    pub(super) fn reduce(&mut self, a: &mut [f64]) {
+        let (n, stride) = (self.n, padded(self.n));
+        let [old_v, old_q, v, q] = &mut self.vectors;
+        old_v.fill(0.0);
+        old_q.fill(0.0);
+        for i in (0..n).rev() {
+            let (above, row) = a.split_at_mut(i * stride);
+            let row = &mut row[..stride];
+            if i + 1 < n {
+                axpy(-old_v[i], old_q, row);
+                axpy(-old_q[i], old_v, row);
+            }
+            self.diagonal[i] = row[i];
+            if i == 0 {
+                break;
+            }
+            (self.off[i - 1], self.heights[i]) = reflection(&mut row[..i]);
+            v.fill(0.0);
+            q.fill(0.0);
+            v[..i].copy_from_slice(&row[..i]);
+            update_rows(above, stride, old_v, old_q, v, q);
+            if self.heights[i] > 0.0 {
+                scale(1.0 / self.heights[i], q);
+                let shift = dot(&v[..i], &q[..i]) / (2.0 * self.heights[i]);
+                axpy(-shift, v, q);
+            } else {
+                v.fill(0.0);
+                q.fill(0.0);
+            }
+            std::mem::swap(old_v, v);
+            std::mem::swap(old_q, q);
+        }
+        self.norm = self.bound();
+        // A floor far below rounding keeps a split sequence from vanishing.
+        let floor = (1e-18 * self.norm).powi(2);
+        for (squared, off) in self.off_squared.iter_mut().zip(&*self.off) {
+            *squared = (off * off).max(floor);
+        }
+    }
+
+    /// Gershgorin's bound on the absolute value of the eigenvalues.
+    fn bound(&self) -> f64 {
+        let off = |i: usize| if i + 1 < self.n { self.off[i].abs() } else { 0.0 };
+        let before = |i: usize| if i > 0 { off(i - 1) } else { 0.0 };
+        (0..self.n).map(|i| self.diagonal[i].abs() + off(i) + before(i)).fold(0.0, f64::max)
+    }
+
+    /// The `values.len()` largest eigenvalues in descending order.
+    pub(super) fn largest(&self, values: &mut [f64]) {
+        for (chunk, values) in values.chunks_mut(LANES).enumerate() {
+            let mut low = [-self.norm; LANES];
+            let mut high = [self.norm; LANES];
+            for _ in 0..BISECTIONS {
+                let middle: [f64; LANES] = std::array::from_fn(|l| 0.5 * (low[l] + high[l]));
+                let mut below = [0; LANES];
+                let lanes = values.len();
+                sturm_counts(&self.diagonal[..self.n], self.off_squared, &middle, lanes, &mut below);
+                for l in 0..lanes {
+                    let index = chunk * LANES + l;
+                    let target = if self.n - (below[l] as usize).min(self.n) > index { &mut low[l] } else { &mut high[l] };
+                    *target = middle[l];
+                }
+            }
+            for (l, value) in values.iter_mut().enumerate() {
+                *value = 0.5 * (low[l] + high[l]);
+            }
+        }
+        // Bisections of close eigenvalues may end an ulp out of order.
+        for i in 1..values.len() {
+            values[i] = values[i].min(values[i - 1]);
+        }
+    }
+
+    /// Orthonormal eigenvectors of the tridiagonal matrix for `values`, one to a row of `padded(n)`. Returns whether every
+    /// one of them is an eigenvector to rounding.
+    pub(super) fn vectors(&mut self, values: &[f64], rows: &mut [f64]) -> bool {
+        let (n, stride) = (self.n, padded(self.n));
+        let mut cluster = 0;
+        for first in (0..values.len()).step_by(GROUP) {
+            let group = &values[first..values.len().min(first + GROUP)];
+            let mut factors = Factors::new(n, self.norm, self.factors);
+            factors.factorize(self.diagonal, self.off, group);
+            factors.start(first);
+            for _ in 0..INVERSE_STEPS {
+                factors.solve();
+                let mut begin = cluster;
+                for lane in 0..group.len() {
+                    let index = first + lane;
+                    if index > 0 && values[index - 1] - values[index] > CLUSTER * self.norm {
+                        begin = index;
+                    }
+                    let (before, row) = rows.split_at_mut(index * stride);
+                    let row = &mut row[..stride];
+                    factors.read(lane, row);
+                    if !orthonormalize(&before[begin * stride..], stride, row) {
+                        return false;
+                    }
+                    factors.write(lane, row);
+                }
+            }
+            for index in first..first + group.len() {
+                if index > 0 && values[index - 1] - values[index] > CLUSTER * self.norm {
+                    cluster = index;
+                }
+            }
+        }
+        values.iter().zip(rows.chunks_exact(stride)).all(|(value, row)| self.residual(*value, row) <= RESIDUAL * self.norm)
+    }
+
+    /// The largest entry of (T - value) x.
+    fn residual(&self, value: f64, x: &[f64]) -> f64 {
+        let term = |i: usize| {
+            let before = if i > 0 { self.off[i - 1] * x[i - 1] } else { 0.0 };
+            let after = if i + 1 < self.n { self.off[i] * x[i + 1] } else { 0.0 };
+            ((self.diagonal[i] - value) * x[i] + before + after).abs()
+        };
+        // A NaN must not be lost in the maximum.
+        (0..self.n).map(term).fold(0.0, |worst, r| if r <= worst { worst } else { r })
+    }
+
+    /// columns = Q columns, where Q is the product of the reflections that [`Eigen::reduce`] left in `a`; `columns` has
+    /// n rows of `width`.
+    pub(super) fn back_transform(&self, a: &[f64], columns: &mut [f64], width: usize) {
+        let stride = padded(self.n);
+        for i in 2..self.n {
+            if self.heights[i] > 0.0 {
+                reflect(&a[i * stride..][..i], 1.0 / self.heights[i], &mut columns[..i * width], width);
+            }
+        }
+    }
+}
+
+/// Turns `u` into the vector of the reflection that leaves only its last entry; returns that entry and half the squared
+/// length of the vector, zero when there is nothing to reflect.
+fn reflection(u: &mut [f64]) -> (f64, f64) {
+    let last = u.len() - 1;
+    let rest = dot(&u[..last], &u[..last]);
+    if rest < f64::MIN_POSITIVE {
+        return (u[last], 0.0);
+    }
+    let length = (rest + u[last] * u[last]).sqrt();
+    let kept = if u[last] > 0.0 { -length } else { length };
+    let height = length * length - kept * u[last];
+    u[last] -= kept;
+    (kept, height)
+}
+
+/// Removes the rows of `before` from `row` and scales it to length one; false when nothing finite is left.
+fn orthonormalize(before: &[f64], stride: usize, row: &mut [f64]) -> bool {
+    // First to length one, so that the squares below neither overflow nor vanish.
+    let largest = row.iter().fold(0.0, |worst: f64, x| worst.max(x.abs()));
+    if !(largest > 0.0 && largest.is_finite()) {
+        return false;
+    }
+    scale(1.0 / largest, row);
+    for other in before.chunks_exact(stride) {
+        axpy(-dot(other, row), other, row);
+    }
+    let length = dot(row, row).sqrt();
+    if !(length > 0.0 && length.is_finite()) {
+        return false;
+    }
+    scale(1.0 / length, row);
+    true
+}
+
+/// LU factors with partial pivoting of T - value for a group of eigenvalues, one to a lane.
+struct Factors<'a> {
+    norm: f64,
+    inverse_pivot: &'a mut [[f64; GROUP]],
+    above: &'a mut [[f64; GROUP]],
+    second: &'a mut [[f64; GROUP]],
+    multiplier: &'a mut [[f64; GROUP]],
+    swapped: &'a mut [[f64; GROUP]],
+    solution: &'a mut [[f64; GROUP]],
+}
+
+impl<'a> Factors<'a> {
+    const ROWS: usize = 6;
+
+    fn new(n: usize, norm: f64, memory: &'a mut [[f64; GROUP]]) -> Self {
+        let (inverse_pivot, rest) = memory.split_at_mut(n);
+        let (above, rest) = rest.split_at_mut(n);
+        let (second, rest) = rest.split_at_mut(n);
+        let (multiplier, rest) = rest.split_at_mut(n);
+        let (swapped, rest) = rest.split_at_mut(n);
+        Self { norm, inverse_pivot, above, second, multiplier, swapped, solution: &mut rest[..n] }
+    }
+
+    fn factorize(&mut self, diagonal: &[f64], off: &[f64], group: &[f64]) {
+        let n = self.solution.len();
+        let values: [f64; GROUP] = std::array::from_fn(|l| group[l.min(group.len() - 1)]);
+        let smallest = (f64::EPSILON * self.norm).max(f64::MIN_POSITIVE);
+        let mut pivot: [f64; GROUP] = std::array::from_fn(|l| diagonal[0] - values[l]);
+        let mut above = [if n > 1 { off[0] } else { 0.0 }; GROUP];
+        for k in 0..n {
+            let last = k + 1 == n;
+            let below = if last { 0.0 } else { off[k] };
+            let next = if last { 0.0 } else { diagonal[k + 1] };
+            let beyond = if k + 2 < n { off[k + 1] } else { 0.0 };
+            for l in 0..GROUP {
+                let shifted = next - values[l];
+                let swap = below.abs() > pivot[l].abs();
+                let (top, other) = if swap { (below, pivot[l]) } else { (pivot[l], below) };
+                let top = if top.abs() < smallest { smallest.copysign(top) } else { top };
+                let inverse = 1.0 / top;
+                let multiplier = other * inverse;
+                let (u1, u2) = if swap { (shifted, beyond) } else { (above[l], 0.0) };
+                let (low1, low2) = if swap { (above[l], 0.0) } else { (shifted, beyond) };
+                self.inverse_pivot[k][l] = inverse;
+                self.above[k][l] = u1;
+                self.second[k][l] = u2;
+                self.multiplier[k][l] = multiplier;
+                self.swapped[k][l] = if swap { 1.0 } else { 0.0 };
+                pivot[l] = low1 - multiplier * u1;
+                above[l] = low2 - multiplier * u2;
+            }
+        }
+    }
+
+    /// A random start for the eigenvalues from index `first`: equal eigenvalues must not start alike.
+    fn start(&mut self, first: usize) {
+        for (k, row) in self.solution.iter_mut().enumerate() {
+            for (l, x) in row.iter_mut().enumerate() {
+                *x = f64::from(Stream::new(0, (first + l) as u64).uniform(k as u64)) - 0.5;
+            }
+        }
+    }
+
+    fn solve(&mut self) {
+        let n = self.solution.len();
+        for k in 1..n {
+            for l in 0..GROUP {
+                let (top, low) = (self.solution[k - 1][l], self.solution[k][l]);
+                let swap = self.swapped[k - 1][l] != 0.0;
+                let (top, low) = if swap { (low, top) } else { (top, low) };
+                self.solution[k - 1][l] = top;
+                self.solution[k][l] = low - self.multiplier[k - 1][l] * top;
+            }
+        }
+        let (mut next, mut beyond) = ([0.0; GROUP], [0.0; GROUP]);
+        for k in (0..n).rev() {
+            for l in 0..GROUP {
+                let sum = self.solution[k][l] - self.above[k][l] * next[l] - self.second[k][l] * beyond[l];
+                let x = sum * self.inverse_pivot[k][l];
+                beyond[l] = next[l];
+                next[l] = x;
+                self.solution[k][l] = x;
+            }
+        }
+    }
+
+    fn read(&self, lane: usize, row: &mut [f64]) {
+        let (x, padding) = row.split_at_mut(self.solution.len());
+        padding.fill(0.0);
+        for (x, solution) in x.iter_mut().zip(&*self.solution) {
+            *x = solution[lane];
+        }
+    }
+
+    fn write(&mut self, lane: usize, row: &[f64]) {
+        for (x, solution) in row.iter().zip(&mut *self.solution) {
+            solution[lane] = *x;
+        }
+    }
+}

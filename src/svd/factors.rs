@@ -1,0 +1,279 @@
+//! From an orthonormal basis V of the row space to U, s and V: projection, orthogonalization, order and signs.
+
+use super::{
+    MAX_COLUMNS,
+    kernels::{Precision, padded},
+    source::{BLOCK, Source},
+    vector::{add_outer, subtract_products},
+};
+use crate::Result;
+
+/// A pivot of the Cholesky factor below this share of its diagonal sends U to be orthogonalized column by column.
+const PIVOT: f64 = 0.25;
+/// A column of which less than this is left beside the others holds rounding only, and is replaced.
+const REMAINDER: f64 = 1e-4;
+/// A pass that leaves this much of a column has orthogonalized it ("twice is enough").
+const KEPT: f64 = 0.7;
+
+/// Working memory for projections onto up to k columns.
+pub(super) struct Factors<'a> {
+    block: &'a mut [f64],
+    basis: &'a mut [f64],
+    projected: &'a mut [f64],
+    partial: &'a mut [f64],
+    moments: &'a mut [f64],
+    inverse: &'a mut [f64],
+    /// Lengths of the projected columns, before they were rounded to f32.
+    lengths: &'a mut [f64],
+    /// Estimates of the singular values, then the values themselves.
+    pub(super) s: &'a mut [f64],
+}
+
+impl<'a> Factors<'a> {
+    /// Elements of working memory for `n` columns and `k` singular triplets.
+    pub(super) fn elements(n: usize, k: usize) -> usize {
+        let (np, kp) = (padded(n), padded(k));
+        BLOCK * np + np * kp + BLOCK * kp + 3 * kp * kp + 2 * kp
+    }
+
+    /// Carves the working memory from `memory`, which has [`Factors::elements`].
+    pub(super) fn new(n: usize, k: usize, memory: &'a mut [f64]) -> Self {
+        let (np, kp) = (padded(n), padded(k));
+        let (block, rest) = memory.split_at_mut(BLOCK * np);
+        let (basis, rest) = rest.split_at_mut(np * kp);
+        let (projected, rest) = rest.split_at_mut(BLOCK * kp);
+        let (partial, rest) = rest.split_at_mut(kp * kp);
+        let (moments, rest) = rest.split_at_mut(kp * kp);
+        let (inverse, rest) = rest.split_at_mut(kp * kp);
+        let (lengths, s) = rest.split_at_mut(kp);
+        Self { block, basis, projected, partial, moments, inverse, lengths, s }
+    }
+
+    /// Memory for a block of the matrix in f64.
+    pub(super) fn wide_block(&mut self) -> &mut [f64] {
+        self.block
+    }
+
+    /// tall = A basis / s, and the moments tall' tall, in precision T. `basis` has rows of `padded(rank)`, `tall` rows of
+    /// `stride`.
+    pub(super) fn project<T: Precision>(
+        &mut self,
+        source: &Source,
+        memory: &mut [f32],
+        basis: &[f64],
+        rank: usize,
+        tall: &mut [f32],
+        stride: usize,
+    ) -> Result<()> {
+        let (np, width) = (padded(source.columns), padded(rank));
+        let scaled = &mut bytemuck::cast_slice_mut::<f64, T>(self.basis)[..np * width];
+        for (to, from) in scaled.chunks_exact_mut(width).zip(basis.chunks_exact(width)) {
+            to.fill(T::ZERO);
+            for ((to, from), s) in to.iter_mut().zip(&from[..rank]).zip(&*self.s) {
+                *to = T::of(from / s);
+            }
+        }
+        let moments = &mut self.moments[..width * width];
+        moments.fill(0.0);
+        for (start, count) in source.blocks() {
+            let block = T::of_block(source.block(start, count, memory)?, bytemuck::cast_slice_mut(self.block));
+            let out = &mut bytemuck::cast_slice_mut::<f64, T>(self.projected)[..count * width];
+            T::product(block, np, scaled, width, out);
+            let partial = &mut bytemuck::cast_slice_mut::<f64, T>(self.partial)[..width * width];
+            partial.fill(T::ZERO);
+            T::gram(out, width, partial);
+            for (sum, part) in moments.iter_mut().zip(&*partial) {
+                *sum += part.wide();
+            }
+            for (to, from) in tall[start * stride..].chunks_exact_mut(stride).zip(out.chunks_exact(width)) {
+                for (to, from) in to.iter_mut().zip(&from[..rank]) {
+                    *to = from.wide() as f32;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Factorizes the moments into R'R in place, and leaves s = diag(R) s. Returns the energy that R has off its diagonal, or
+    /// nothing when the columns are too far from orthogonal for that.
+    pub(super) fn cholesky(&mut self, rank: usize) -> Option<f64> {
+        let width = padded(rank);
+        for i in 0..rank {
+            self.lengths[i] = self.moments[i * width + i].max(0.0).sqrt();
+        }
+        let mut strays = 0.0;
+        for i in 0..rank {
+            let diagonal = self.moments[i * width + i];
+            for l in 0..i {
+                let (above, row) = self.moments.split_at_mut(i * width);
+                let above = &above[l * width..][..width];
+                let factor = above[i];
+                row[i..rank].iter_mut().zip(&above[i..rank]).for_each(|(x, y)| *x -= factor * y);
+                strays += (factor * self.s[i]).powi(2);
+            }
+            let row = &mut self.moments[i * width..][..rank];
+            let pivot = row[i];
+            if !(pivot > PIVOT * diagonal && diagonal > 1e-4) {
+                return None;
+            }
+            row[i..].iter_mut().for_each(|x| *x /= pivot.sqrt());
+        }
+        for i in 0..rank {
+            self.s[i] *= self.moments[i * width + i];
+        }
+        Some(strays)
+    }
+
+    /// tall = tall R^-1, with the factor that [`Factors::cholesky`] left.
+    pub(super) fn orthogonalize(&mut self, rank: usize, tall: &mut [f32], stride: usize) {
+        let width = padded(rank);
+        self.invert(rank);
+        let inverse = &mut bytemuck::cast_slice_mut::<f64, f32>(self.partial)[..width * width];
+        inverse.iter_mut().zip(&*self.inverse).for_each(|(to, from)| *to = *from as f32);
+        let rows: &mut [f32] = bytemuck::cast_slice_mut(self.block);
+        let out: &mut [f32] = bytemuck::cast_slice_mut(self.projected);
+        for block in tall.chunks_mut(BLOCK * stride) {
+            let count = block.len() / stride;
+            let rows = rows_of(rows, block, rank, stride);
+            f32::product(rows, width, inverse, width, &mut out[..count * width]);
+            for (to, from) in block.chunks_exact_mut(stride).zip(out.chunks_exact(width)) {
+                to[..rank].copy_from_slice(&from[..rank]);
+            }
+        }
+    }
+
+    /// The inverse of the upper triangular factor.
+    fn invert(&mut self, rank: usize) {
+        let width = padded(rank);
+        self.inverse[..width * width].fill(0.0);
+        for i in (0..rank).rev() {
+            let (above, below) = self.inverse.split_at_mut((i + 1) * width);
+            let row = &mut above[i * width..];
+            row[i] = 1.0;
+            for l in i + 1..rank {
+                let factor = self.moments[i * width + l];
+                let other = &below[(l - i - 1) * width..][..rank];
+                row[l..rank].iter_mut().zip(&other[l..]).for_each(|(x, y)| *x -= factor * y);
+            }
+            let diagonal = self.moments[i * width + i];
+            row[i..rank].iter_mut().for_each(|x| *x /= diagonal);
+        }
+    }
+
+    /// Orthonormalizes the columns of `tall` one by one, scaling s by what is left of each; columns that hold rounding only
+    /// are replaced by orthonormal ones, with s = 0.
+    pub(super) fn orthogonalize_columns(&mut self, rank: usize, tall: &mut [f32], stride: usize) {
+        for column in 0..rank {
+            let left = reduced(tall, stride, column);
+            self.s[column] *= self.lengths[column] * left.unwrap_or(0.0);
+            if left.is_none() {
+                complete(tall, stride, column);
+            }
+        }
+    }
+
+    /// Where each column belongs so that s descends, and its sign. The larger factor decides the sign when it is V.
+    pub(super) fn arrangement(&self, rank: usize, tall: &[f32], stride: usize, tall_is_v: bool) -> Arrangement {
+        let mut arrangement = Arrangement { from: std::array::from_fn(|i| i), sign: [1.0; MAX_COLUMNS] };
+        arrangement.from[..rank].sort_by(|a, b| self.s[*b].total_cmp(&self.s[*a]));
+        if tall_is_v {
+            let mut largest = [0.0f32; MAX_COLUMNS];
+            for row in tall.chunks_exact(stride) {
+                for (i, largest) in largest[..rank].iter_mut().enumerate() {
+                    let x = row[arrangement.from[i]];
+                    if x.abs() > largest.abs() {
+                        *largest = x;
+                    }
+                }
+            }
+            (0..rank).for_each(|i| arrangement.sign[i] = 1.0f32.copysign(largest[i]));
+        }
+        arrangement
+    }
+}
+
+/// An order of columns and their signs.
+pub(super) struct Arrangement {
+    pub(super) from: [usize; MAX_COLUMNS],
+    pub(super) sign: [f32; MAX_COLUMNS],
+}
+
+impl Arrangement {
+    /// Applies itself to the rows of `tall`.
+    pub(super) fn apply(&self, rank: usize, tall: &mut [f32], stride: usize) {
+        if (0..rank).all(|i| self.from[i] == i && self.sign[i] > 0.0) {
+            return;
+        }
+        let mut old = [0.0; MAX_COLUMNS];
+        for row in tall.chunks_exact_mut(stride) {
+            old[..rank].copy_from_slice(&row[..rank]);
+            for (i, x) in row[..rank].iter_mut().enumerate() {
+                *x = self.sign[i] * old[self.from[i]];
+            }
+        }
+    }
+}
+
+/// Copies the first `rank` columns of `block` into rows padded with zeros.
+fn rows_of<'a>(memory: &'a mut [f32], block: &[f32], rank: usize, stride: usize) -> &'a [f32] {
+    let width = padded(rank);
+    let rows = &mut memory[..block.len() / stride * width];
+    for (to, from) in rows.chunks_exact_mut(width).zip(block.chunks_exact(stride)) {
+        to[..rank].copy_from_slice(&from[..rank]);
+        to[rank..].fill(0.0);
+    }
+    rows
+}
+
+/// Makes `column` a unit vector orthogonal to those before it. Returns the share of its length that it had beside them;
+/// nothing when that is too little.
+fn reduced(tall: &mut [f32], stride: usize, column: usize) -> Option<f64> {
+    normalize(tall, stride, column)?;
+    let mut left = 1.0;
+    while left > REMAINDER {
+        let mut products = [0.0; MAX_COLUMNS];
+        for row in tall.chunks_exact(stride) {
+            add_outer(row[column], &row[..column], &mut products[..column]);
+        }
+        for row in tall.chunks_exact_mut(stride) {
+            row[column] = subtract_products(row[column], &row[..column], &products[..column]);
+        }
+        let kept = normalize(tall, stride, column)?;
+        if kept <= KEPT {
+            left *= kept;
+            continue;
+        }
+        // By Pythagoras, which does not see that the column was rounded to f32.
+        let removed: f64 = products[..column].iter().map(|x| x * x).sum();
+        return Some(left * (1.0 - removed).max(0.0).sqrt());
+    }
+    None
+}
+
+/// Replaces `column` by a unit vector orthogonal to those before it: the coordinate vector they hold least of, reduced.
+fn complete(tall: &mut [f32], stride: usize, column: usize) {
+    let held = |row: &[f32]| row[..column].iter().map(|x| f64::from(*x).powi(2)).sum::<f64>();
+    let (mut least, mut at) = (f64::INFINITY, 0);
+    for (i, row) in tall.chunks_exact(stride).enumerate() {
+        let held = held(row);
+        if held < least {
+            (least, at) = (held, i);
+        }
+    }
+    for (i, row) in tall.chunks_exact_mut(stride).enumerate() {
+        row[column] = if i == at { 1.0 } else { 0.0 };
+    }
+    // With fewer columns than rows, a share of at least 1 / rows is left: far above rounding.
+    reduced(tall, stride, column);
+}
+
+/// Scales `column` to length one and returns its length; nothing when it is zero.
+fn normalize(tall: &mut [f32], stride: usize, column: usize) -> Option<f64> {
+    let squares: f64 = tall.iter().skip(column).step_by(stride).map(|x| f64::from(*x).powi(2)).sum();
+    let length = squares.sqrt();
+    if length == 0.0 {
+        return None;
+    }
+    tall.iter_mut().skip(column).step_by(stride).for_each(|x| *x = (f64::from(*x) / length) as f32);
+    Some(length)
+}

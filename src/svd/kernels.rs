@@ -1,0 +1,425 @@
+//! Register-blocked products over f32 and f64.
+//!
+//! Operands are row-major with rows padded by zeros to a multiple of [`PAD`], so that no kernel has a ragged edge
+//! along the lanes. The order of every sum is fixed by the shapes alone.
+
+#![allow(clippy::needless_range_loop, reason = "indices over whole register tiles, which the compiler must unroll")]
+
+use super::lanes::{F32x4, F64x4, Lanes, Real, Signs};
+
+/// Row widths are multiples of this: two registers of the widest kind.
+pub(super) const PAD: usize = 16;
+
+/// Rows whose products are summed in one register pass; few enough for the first-level cache.
+const DEPTH: usize = 32;
+
+/// `width` rounded up to a whole number of lanes.
+pub(super) const fn padded(width: usize) -> usize {
+    width.next_multiple_of(PAD)
+}
+
+/// The left operand of a tile, and the distances between its rows and between its columns.
+#[derive(Clone, Copy)]
+struct Left<'a, T> {
+    data: &'a [T],
+    row: usize,
+    column: usize,
+}
+
+/// out[i][j] += sum over k < depth of left[i][k] * right[k][j], for ROWS rows and REGISTERS registers of columns.
+///
+/// # Safety
+/// The instruction set of `L` must be enabled.
+#[inline(always)]
+unsafe fn tile<L: Lanes, const ROWS: usize, const REGISTERS: usize>(
+    depth: usize,
+    left: Left<L::Real>,
+    right: &[L::Real],
+    out: &mut [L::Real],
+    stride: usize,
+) {
+    let width = REGISTERS * L::COUNT;
+    assert!(depth > 0 && left.data.len() > (ROWS - 1) * left.row + (depth - 1) * left.column);
+    assert!(right.len() >= (depth - 1) * stride + width && out.len() >= (ROWS - 1) * stride + width);
+    let (from, to) = (right.as_ptr(), out.as_mut_ptr());
+    // SAFETY: the assertions cover the last element that each loop below reaches.
+    unsafe {
+        let mut sums = [[L::splat(L::Real::ZERO); REGISTERS]; ROWS];
+        for i in 0..ROWS {
+            for j in 0..REGISTERS {
+                sums[i][j] = L::load(to.add(i * stride + j * L::COUNT));
+            }
+        }
+        for k in 0..depth {
+            let mut lanes = [L::splat(L::Real::ZERO); REGISTERS];
+            for j in 0..REGISTERS {
+                lanes[j] = L::load(from.add(k * stride + j * L::COUNT));
+            }
+            for i in 0..ROWS {
+                let scale = L::splat(*left.data.get_unchecked(i * left.row + k * left.column));
+                for j in 0..REGISTERS {
+                    sums[i][j] = sums[i][j].plus(scale, lanes[j]);
+                }
+            }
+        }
+        for i in 0..ROWS {
+            for j in 0..REGISTERS {
+                sums[i][j].store(to.add(i * stride + j * L::COUNT));
+            }
+        }
+    }
+}
+
+/// # Safety
+/// The instruction set of `L` must be enabled.
+#[inline(always)]
+unsafe fn gram<L: Lanes, const ROWS: usize>(block: &[L::Real], width: usize, partial: &mut [L::Real]) {
+    for rows in block.chunks(DEPTH * width) {
+        let depth = rows.len() / width;
+        for i in (0..width).step_by(ROWS) {
+            let left = Left { data: &rows[i..], row: 1, column: width };
+            let mut j = i / L::COUNT * L::COUNT;
+            // SAFETY: the caller's promise.
+            unsafe {
+                if (width - j) / L::COUNT % 2 == 1 {
+                    tile::<L, ROWS, 1>(depth, left, &rows[j..], &mut partial[i * width + j..], width);
+                    j += L::COUNT;
+                }
+                while j < width {
+                    tile::<L, ROWS, 2>(depth, left, &rows[j..], &mut partial[i * width + j..], width);
+                    j += 2 * L::COUNT;
+                }
+            }
+        }
+    }
+}
+
+/// # Safety
+/// The instruction set of `L` must be enabled.
+#[inline(always)]
+unsafe fn product<L: Lanes, const ROWS: usize>(
+    left: &[L::Real],
+    inner: usize,
+    right: &[L::Real],
+    width: usize,
+    out: &mut [L::Real],
+) {
+    out.fill(L::Real::ZERO);
+    let count = out.len() / width;
+    let whole = count / ROWS * ROWS;
+    // SAFETY (both loops): the caller's promise.
+    for i in (0..whole).step_by(ROWS) {
+        let rows = Left { data: &left[i * inner..], row: inner, column: 1 };
+        let mut j = 0;
+        while j + 2 * L::COUNT <= width {
+            unsafe { tile::<L, ROWS, 2>(inner, rows, &right[j..], &mut out[i * width + j..], width) }
+            j += 2 * L::COUNT;
+        }
+        if j < width {
+            unsafe { tile::<L, ROWS, 1>(inner, rows, &right[j..], &mut out[i * width + j..], width) }
+        }
+    }
+    for i in whole..count {
+        let row = Left { data: &left[i * inner..], row: inner, column: 1 };
+        for j in (0..width).step_by(L::COUNT) {
+            unsafe { tile::<L, 1, 1>(inner, row, &right[j..], &mut out[i * width + j..], width) }
+        }
+    }
+}
+
+/// a -= v q' + q v' over whole rows, and y = a x for the rows there are.
+///
+/// # Safety
+/// The instruction set of `L` must be enabled.
+#[inline(always)]
+unsafe fn update<L: Lanes<Real = f64>, const ROWS: usize>(
+    a: &mut [f64],
+    stride: usize,
+    v: &[f64],
+    q: &[f64],
+    x: &[f64],
+    y: &mut [f64],
+) {
+    let count = a.len() / stride;
+    let whole = count / ROWS * ROWS;
+    // SAFETY (both loops): the caller's promise.
+    for i in (0..whole).step_by(ROWS) {
+        unsafe { update_tile::<L, ROWS>(count, i, a, stride, v, q, x, y) }
+    }
+    for i in whole..count {
+        unsafe { update_tile::<L, 1>(count, i, a, stride, v, q, x, y) }
+    }
+}
+
+/// # Safety
+/// The instruction set of `L` must be enabled.
+#[inline(always)]
+#[allow(clippy::too_many_arguments, reason = "the operands of one fused pass")]
+unsafe fn update_tile<L: Lanes<Real = f64>, const ROWS: usize>(
+    width: usize,
+    first: usize,
+    a: &mut [f64],
+    stride: usize,
+    v: &[f64],
+    q: &[f64],
+    x: &[f64],
+    y: &mut [f64],
+) {
+    assert!(width <= stride && stride % PAD == 0 && a.len() >= (first + ROWS) * stride);
+    assert!(v.len() >= stride && q.len() >= stride && x.len() >= stride && y.len() >= first + ROWS);
+    // SAFETY: the assertions cover whole rows, and a register past `width` ends within the padded row.
+    unsafe {
+        let mut sums = [L::splat(0.0); ROWS];
+        for j in (0..width).step_by(L::COUNT) {
+            let (vj, qj, xj) = (L::load(v.as_ptr().add(j)), L::load(q.as_ptr().add(j)), L::load(x.as_ptr().add(j)));
+            for i in 0..ROWS {
+                let at = a.as_mut_ptr().add((first + i) * stride + j);
+                let entry = L::load(at).plus(L::splat(-v[first + i]), qj).plus(L::splat(-q[first + i]), vj);
+                entry.store(at);
+                sums[i] = sums[i].plus(entry, xj);
+            }
+        }
+        for i in 0..ROWS {
+            let mut lanes = [0.0; 8];
+            sums[i].store(lanes.as_mut_ptr());
+            y[first + i] = lanes.iter().sum();
+        }
+    }
+}
+
+/// columns -= v (v' columns) / height.
+///
+/// # Safety
+/// The instruction set of `L` must be enabled.
+#[inline(always)]
+unsafe fn reflection<L: Lanes<Real = f64>, const ROWS: usize>(v: &[f64], inverse: f64, columns: &mut [f64], width: usize) {
+    let mut j = 0;
+    while j < width {
+        // SAFETY: the caller's promise.
+        unsafe {
+            if j + 4 * L::COUNT <= width {
+                reflect_tile::<L, 4>(v, inverse, &mut columns[j..], width);
+                j += 4 * L::COUNT;
+            } else {
+                reflect_tile::<L, 1>(v, inverse, &mut columns[j..], width);
+                j += L::COUNT;
+            }
+        }
+    }
+}
+
+/// # Safety
+/// The instruction set of `L` must be enabled.
+#[inline(always)]
+unsafe fn reflect_tile<L: Lanes<Real = f64>, const REGISTERS: usize>(
+    v: &[f64],
+    inverse: f64,
+    columns: &mut [f64],
+    stride: usize,
+) {
+    assert!(!v.is_empty() && columns.len() >= (v.len() - 1) * stride + REGISTERS * L::COUNT);
+    let at = columns.as_mut_ptr();
+    // SAFETY: the assertion covers the last register of the last row.
+    unsafe {
+        let mut sums = [L::splat(0.0); REGISTERS];
+        for (k, v) in v.iter().enumerate() {
+            for j in 0..REGISTERS {
+                sums[j] = sums[j].plus(L::splat(*v), L::load(at.add(k * stride + j * L::COUNT)));
+            }
+        }
+        for j in 0..REGISTERS {
+            sums[j] = L::splat(0.0).plus(sums[j], L::splat(-inverse));
+        }
+        for (k, v) in v.iter().enumerate() {
+            for j in 0..REGISTERS {
+                let at = at.add(k * stride + j * L::COUNT);
+                L::load(at).plus(L::splat(*v), sums[j]).store(at);
+            }
+        }
+    }
+}
+
+/// Eigenvalues counted at once.
+pub(super) const POINTS: usize = 32;
+/// Steps of a Sturm sequence between rescalings; 3^8 and 1e-36^4 are far from the limits of f64.
+const RESCALE: usize = 8;
+
+/// # Safety
+/// The instruction set of `L` must be enabled.
+#[inline(always)]
+unsafe fn counts<L: Signs, const ROWS: usize>(
+    diagonal: &[f64],
+    off_squared: &[f64],
+    points: &[f64; POINTS],
+    lanes: usize,
+    below: &mut [u64; POINTS],
+) {
+    let mut first = 0;
+    while first < lanes {
+        // SAFETY: the caller's promise.
+        unsafe {
+            if lanes - first > 2 * L::COUNT && first + 4 * L::COUNT <= POINTS {
+                count_tile::<L, 4>(diagonal, off_squared, &points[first..], &mut below[first..]);
+                first += 4 * L::COUNT;
+            } else {
+                count_tile::<L, 1>(diagonal, off_squared, &points[first..], &mut below[first..]);
+                first += L::COUNT;
+            }
+        }
+    }
+}
+
+/// # Safety
+/// The instruction set of `L` must be enabled.
+#[inline(always)]
+unsafe fn count_tile<L: Signs, const REGISTERS: usize>(
+    diagonal: &[f64],
+    off_squared: &[f64],
+    points: &[f64],
+    below: &mut [u64],
+) {
+    assert!(points.len() >= REGISTERS * L::COUNT && below.len() >= REGISTERS * L::COUNT);
+    assert!(off_squared.len() >= diagonal.len());
+    // SAFETY: the assertions cover the registers of points and counts.
+    unsafe {
+        let mut shift = [L::splat(0.0); REGISTERS];
+        for j in 0..REGISTERS {
+            shift[j] = L::load(points.as_ptr().add(j * L::COUNT));
+        }
+        let mut before = [L::splat(0.0); REGISTERS];
+        let mut now = [L::splat(1.0); REGISTERS];
+        let mut flips = [L::splat(0.0); REGISTERS];
+        let mut coupling = 0.0;
+        for (steps, squares) in diagonal.chunks(RESCALE).zip(off_squared.chunks(RESCALE)) {
+            for (d, square) in steps.iter().zip(squares) {
+                for j in 0..REGISTERS {
+                    let next = L::splat(*d).minus(shift[j]).recur(now[j], before[j], L::splat(coupling));
+                    flips[j] = flips[j].flips(next, now[j]);
+                    before[j] = now[j];
+                    now[j] = next;
+                }
+                coupling = *square;
+            }
+            for j in 0..REGISTERS {
+                let factor = L::rescale(before[j], now[j]);
+                before[j] = before[j].times(factor);
+                now[j] = now[j].times(factor);
+            }
+        }
+        for j in 0..REGISTERS {
+            flips[j].store(below.as_mut_ptr().add(j * L::COUNT).cast());
+        }
+    }
+}
+
+/// Calls a kernel with the widest registers of this machine.
+macro_rules! dispatch {
+    ($(#[$doc:meta])* $vis:vis fn $name:ident($($arg:ident: $ty:ty),*) = $body:ident, $wide:ident, $narrow:ident, $plain:ident) => {
+        $(#[$doc])*
+        $vis fn $name($($arg: $ty),*) {
+            #[cfg(target_arch = "x86_64")]
+            {
+                use crate::device::simd::{Level, level};
+                use std::arch::x86_64::{$narrow, $wide};
+                #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx2,fma")]
+                fn wide($($arg: $ty),*) {
+                    // SAFETY: this function enables the instruction set.
+                    unsafe { $body::<$wide, 8>($($arg),*) }
+                }
+                #[target_feature(enable = "avx2,fma")]
+                fn narrow($($arg: $ty),*) {
+                    // SAFETY: as above.
+                    unsafe { $body::<$narrow, 4>($($arg),*) }
+                }
+                match level() {
+                    // SAFETY: `level` found these features on this machine.
+                    Level::Avx512 => return unsafe { wide($($arg),*) },
+                    // SAFETY: as above.
+                    Level::Avx2 => return unsafe { narrow($($arg),*) },
+                    Level::Baseline => {}
+                }
+            }
+            // SAFETY: plain arithmetic needs no instruction set.
+            unsafe { $body::<$plain, 4>($($arg),*) }
+        }
+    };
+}
+
+dispatch! {
+    fn gram_f32(block: &[f32], width: usize, partial: &mut [f32]) = gram, __m512, __m256, F32x4
+}
+dispatch! {
+    fn gram_f64(block: &[f64], width: usize, partial: &mut [f64]) = gram, __m512d, __m256d, F64x4
+}
+dispatch! {
+    fn product_f32(left: &[f32], inner: usize, right: &[f32], width: usize, out: &mut [f32]) = product, __m512, __m256, F32x4
+}
+dispatch! {
+    fn product_f64(left: &[f64], inner: usize, right: &[f64], width: usize, out: &mut [f64]) = product, __m512d, __m256d, F64x4
+}
+dispatch! {
+    /// a -= v q' + q v' over the rows there are, and y = a x, where v, q and x are zero past the last of them.
+    pub(super) fn update_rows(a: &mut [f64], stride: usize, v: &[f64], q: &[f64], x: &[f64], y: &mut [f64]) = update, __m512d, __m256d, F64x4
+}
+dispatch! {
+    /// columns -= v (v' columns) inverse, where `columns` has a row of `width` for each entry of v.
+    pub(super) fn reflect(v: &[f64], inverse: f64, columns: &mut [f64], width: usize) = reflection, __m512d, __m256d, F64x4
+}
+dispatch! {
+    /// How many eigenvalues of a tridiagonal matrix lie below each of the first `lanes` points.
+    pub(super) fn sturm_counts(diagonal: &[f64], off_squared: &[f64], points: &[f64; POINTS], lanes: usize, below: &mut [u64; POINTS]) = counts, __m512d, __m256d, F64x4
+}
+
+/// A precision that Gram matrices and projections are computed in.
+pub(super) trait Precision: Real {
+    /// partial += the upper triangle of block' block; whole tiles are written, so parts of the lower one are too.
+    fn gram(block: &[Self], width: usize, partial: &mut [Self]);
+    /// out = left right, where `left` has rows of `inner` elements, `right` and `out` rows of `width`.
+    fn product(left: &[Self], inner: usize, right: &[Self], width: usize, out: &mut [Self]);
+    /// The block in this precision: itself, or widened into `memory`.
+    fn of_block<'a>(block: &'a [f32], memory: &'a mut [Self]) -> &'a [Self];
+    /// Rounds from f64.
+    fn of(value: f64) -> Self;
+    /// Widens to f64.
+    fn wide(self) -> f64;
+}
+
+impl Precision for f32 {
+    fn gram(block: &[Self], width: usize, partial: &mut [Self]) {
+        gram_f32(block, width, partial);
+    }
+    fn product(left: &[Self], inner: usize, right: &[Self], width: usize, out: &mut [Self]) {
+        product_f32(left, inner, right, width, out);
+    }
+    fn of_block<'a>(block: &'a [f32], _: &'a mut [Self]) -> &'a [Self] {
+        block
+    }
+    fn of(value: f64) -> Self {
+        value as f32
+    }
+    fn wide(self) -> f64 {
+        f64::from(self)
+    }
+}
+
+impl Precision for f64 {
+    fn gram(block: &[Self], width: usize, partial: &mut [Self]) {
+        gram_f64(block, width, partial);
+    }
+    fn product(left: &[Self], inner: usize, right: &[Self], width: usize, out: &mut [Self]) {
+        product_f64(left, inner, right, width, out);
+    }
+    fn of_block<'a>(block: &'a [f32], memory: &'a mut [Self]) -> &'a [Self] {
+        let wide = &mut memory[..block.len()];
+        for (to, from) in wide.iter_mut().zip(block) {
+            *to = f64::from(*from);
+        }
+        wide
+    }
+    fn of(value: f64) -> Self {
+        value
+    }
+    fn wide(self) -> f64 {
+        self
+    }
+}
