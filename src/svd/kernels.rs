@@ -165,7 +165,7 @@ unsafe fn update_tile<L: Lanes<Real = f64>, const ROWS: usize>(
     x: &[f64],
     y: &mut [f64],
 ) {
-    assert!(width <= stride && stride % PAD == 0 && a.len() >= (first + ROWS) * stride);
+    assert!(width <= stride && stride.is_multiple_of(PAD) && a.len() >= (first + ROWS) * stride);
     assert!(v.len() >= stride && q.len() >= stride && x.len() >= stride && y.len() >= first + ROWS);
     // SAFETY: the assertions cover whole rows, and a register past `width` ends within the padded row.
     unsafe {
