@@ -13,6 +13,12 @@
 //!
 //! Operations dispatch on the device of their arguments. See the README for what runs where today.
 
+// A library neither panics on what users pass in nor prints.
+#![cfg_attr(
+    not(test),
+    warn(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout, clippy::print_stderr)
+)]
+
 pub mod attention;
 #[cfg(feature = "cli")]
 pub mod bench;

@@ -3,6 +3,7 @@
 
 mod attention;
 mod cache;
+mod nn;
 mod package;
 mod philox;
 mod svd;

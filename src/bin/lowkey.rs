@@ -10,7 +10,8 @@ use std::{
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use lowkey::{
     Device, Error, InputError,
-    cache::{KvCache, Spec},
+    cache::{KvCache, Mode, Spec},
+    calibrate::{self, Evaluation, Evaluator},
     coded::Format as KvFormat,
     model::{self, GenerateOptions, Generated, LoadOptions, Model, Sampling, Tokenizer, perplexity},
 };
@@ -117,6 +118,38 @@ struct Eval {
     /// Score this many windows, spread over the text (default: all)
     #[arg(long)]
     samples: Option<usize>,
+    /// Also score under this key-value cache, such as rank=32,basis=calibrated,latent=int4
+    #[arg(long, value_name = "SPEC", conflicts_with = "sweep")]
+    kv: Option<String>,
+    /// Also score under each cache of this file, a SPEC a line
+    #[arg(long, value_name = "FILE")]
+    sweep: Option<PathBuf>,
+    /// stream: as generation keeps it; whole: every position compressed, as papers print
+    #[arg(long, value_enum, default_value = "stream")]
+    kv_mode: KvMode,
+    /// Text that calibrated bases are fitted to
+    #[arg(long, value_name = "FILE")]
+    calibrate: Option<PathBuf>,
+    /// Windows of the calibration text, spread over it
+    #[arg(long, default_value_t = 16)]
+    calibrate_windows: usize,
+}
+
+#[derive(Clone, Copy, PartialEq, ValueEnum)]
+enum KvMode {
+    Stream,
+    Whole,
+    Both,
+}
+
+impl KvMode {
+    fn modes(self) -> &'static [Mode] {
+        match self {
+            Self::Stream => &[Mode::Stream],
+            Self::Whole => &[Mode::Whole],
+            Self::Both => &[Mode::Whole, Mode::Stream],
+        }
+    }
 }
 
 fn main() -> ExitCode {
@@ -252,25 +285,99 @@ fn stream_text(
 }
 
 fn eval(args: &Eval, common: &Common) -> anyhow::Result<()> {
+    let specs = specs(args)?;
     let model = load(&args.model, common)?;
     let tokenizer = Tokenizer::load(&args.model, model.config().vocab_size)?;
-    let text = tokenizer.encode(&model::read_text(&args.text, 1 << 30)?, false)?;
+    let read = |file: &PathBuf| tokenizer.encode(&model::read_text(file, 1 << 30)?, false);
+    let text = read(&args.text)?;
+    let calibration = args.calibrate.as_ref().map(read).transpose()?;
+    let sampling = calibrate::Sampling { windows: args.calibrate_windows, window: args.window };
     let mut options =
         perplexity::Options { window: args.window, stride: args.stride, samples: args.samples, ..Default::default() };
-    let progress = Progress::new(perplexity::windows(text.ids.len(), &options)?.len());
+    let windows = perplexity::windows(text.ids.len(), &options)?.len();
+    let progress = Progress::new(windows * (1 + specs.len()));
     let on_window = || progress.step();
     options.on_window = &on_window;
-    let layout = model.layout(args.window)?;
-    let score = perplexity::score(&model, &text, &options, || KvCache::dense(&layout, KvFormat::F32, model.device()))?;
+    let calibration = calibration.as_ref().map(|text| (&text.ids[..], sampling));
+    let evaluator = Evaluator::new(&model, &text, options, calibration)?;
+    let dense = evaluator.dense()?;
+    let rows: Vec<Evaluation> = specs.iter().map(|spec| evaluator.run(spec)).collect::<lowkey::Result<_>>()?;
     progress.clear();
-    let result = json!({
+    let single = args.sweep.is_none() && args.kv_mode != KvMode::Both;
+    match (&rows[..], single) {
+        ([], true) => Ok(print(&scores(&dense), common.format)?),
+        ([row], true) => {
+            let mut result = compressed(row, &dense);
+            result["dense"] = scores(&dense);
+            Ok(print(&result, common.format)?)
+        }
+        _ => Ok(print_rows(&dense, &rows, common.format)?),
+    }
+}
+
+/// The caches to score, in the order they are printed in.
+fn specs(args: &Eval) -> anyhow::Result<Vec<Spec>> {
+    let lines: Vec<String> = match (&args.kv, &args.sweep) {
+        (Some(line), _) => vec![line.clone()],
+        (None, Some(file)) => {
+            let text = model::read_text(file, 1 << 20)?;
+            text.lines()
+                .map(|line| line.split('#').next().unwrap_or("").trim().to_string())
+                .filter(|line| !line.is_empty())
+                .collect()
+        }
+        (None, None) => Vec::new(),
+    };
+    if args.sweep.is_some() && lines.is_empty() {
+        return Err(Error::from(InputError::new("--sweep", "no line", "a SPEC a line")).into());
+    }
+    let mut specs = Vec::new();
+    for line in lines {
+        let spec: Spec = line.parse()?;
+        specs.extend(args.kv_mode.modes().iter().map(|mode| spec.clone().with_mode(*mode)));
+    }
+    Ok(specs)
+}
+
+fn scores(run: &Evaluation) -> Value {
+    let score = &run.score;
+    json!({
         "perplexity": score.perplexity,
         "nll": score.nll,
         "bits_per_byte": score.bits_per_byte,
         "tokens": score.tokens,
         "seconds": score.seconds,
-    });
-    Ok(print(&result, common.format)?)
+    })
+}
+
+fn compressed(run: &Evaluation, dense: &Evaluation) -> Value {
+    let mut result = scores(run);
+    result["kv"] = json!(run.spec.to_string());
+    result["kv_mode"] = json!(if run.spec.mode == Mode::Whole { "whole" } else { "stream" });
+    result["kv_bytes"] = json!(run.score.cache.sequence());
+    result["dense_kv_bytes"] = json!(run.dense_bytes);
+    result["kv_share"] = json!(run.share());
+    result["calibrated_basis_bytes"] = json!(run.score.cache.calibrated_bases);
+    result["perplexity_ratio"] = json!(run.score.perplexity / dense.score.perplexity);
+    result
+}
+
+fn print_rows(dense: &Evaluation, rows: &[Evaluation], format: Format) -> io::Result<()> {
+    if format != Format::Table {
+        let values: Vec<Value> = rows.iter().map(|row| compressed(row, dense)).collect();
+        return print(&json!({ "dense": scores(dense), "rows": values }), format);
+    }
+    let mut out = io::stdout().lock();
+    let line = |ppl: f64, share: String, bases: usize, what: &str| {
+        format!("{ppl:>10.4}  {:>7.4}  {share:>7}  {bases:>11}  {what}", ppl / dense.score.perplexity)
+    };
+    writeln!(out, "{:>10}  {:>7}  {:>7}  {:>11}  cache", "perplexity", "/ dense", "bytes", "fixed bases")?;
+    writeln!(out, "{}", line(dense.score.perplexity, "1".into(), 0, "dense (computed in f32, bytes as 16-bit)"))?;
+    for row in rows {
+        let share = format!("{:.4}", row.share());
+        writeln!(out, "{}", line(row.score.perplexity, share, row.score.cache.calibrated_bases, &row.spec.to_string()))?;
+    }
+    Ok(())
 }
 
 /// A bar on stderr for what takes over a second, if stderr is a terminal.

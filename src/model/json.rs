@@ -66,7 +66,10 @@ fn syntax_error(text: &str, error: &serde_json::Error) -> InputError {
     while !text.is_char_boundary(at) {
         at -= 1;
     }
-    let key = text[..at].rfind("\":").and_then(|end| Some(&text[text[..end].rfind('"')? + 1..end]));
+    let before = text[..at].trim_end();
+    // A key met twice is reported right after it; anything else within the value of the last key.
+    let end = if before.ends_with('"') { Some(before.len() - 1) } else { before.rfind("\":") };
+    let key = end.and_then(|end| Some(&text[text[..end].rfind('"')? + 1..end]));
     let field = key.filter(|key| key.len() <= 80).unwrap_or("JSON");
     InputError::new(field, error, "well-formed JSON, every key once, at most 127 levels deep, finite numbers")
 }

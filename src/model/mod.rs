@@ -33,7 +33,7 @@ pub use generate::{GenerateOptions, Generated, Sampling, generate};
 pub use json::read_text;
 pub use tokenizer::{Encoded, TextStream, Tokenizer};
 
-use crate::{Device, InputError, Purpose, Result, cache::Layout, rope::Rope};
+use crate::{Device, InputError, Purpose, Result, Tensor, cache::Layout, rope::Rope};
 use files::Checkpoint;
 use weights::Weights;
 
@@ -75,6 +75,15 @@ impl Model {
     /// Where the model is; memory allocated through it counts as activations.
     pub fn device(&self) -> &Device {
         &self.device
+    }
+
+    /// The output projection of a layer's attention, [hidden, n_heads * head_dim] f32.
+    ///
+    /// # Errors
+    /// [`crate::Error::Input`] when there is no such layer.
+    pub fn output_projection(&self, layer: usize) -> Result<&Tensor> {
+        let limit = || InputError::new("layer", layer, format!("below {}", self.weights.blocks.len()));
+        Ok(&self.weights.blocks.get(layer).ok_or_else(limit)?.o.weight)
     }
 
     /// What caches for sequences of at most `max_tokens` tokens need to know.

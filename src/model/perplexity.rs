@@ -5,7 +5,10 @@ use std::{ops::Range, time::Instant};
 use rayon::prelude::*;
 
 use super::{Encoded, Model, Run};
-use crate::{Error, InputError, Result, Tensor, cache::KvCache};
+use crate::{
+    Error, InputError, Result, Tensor,
+    cache::{CacheBytes, KvCache},
+};
 
 /// Which windows of a text are scored.
 #[derive(Clone, Copy)]
@@ -39,6 +42,8 @@ pub struct Score {
     pub tokens: usize,
     /// Wall-clock seconds.
     pub seconds: f64,
+    /// What the cache of one whole window took.
+    pub cache: CacheBytes,
 }
 
 /// The windows of a text of `tokens` tokens under `options`: the last, partial one is dropped.
@@ -81,7 +86,7 @@ pub fn score(
     }
     let start = Instant::now();
     let fresh = options.stride.unwrap_or(options.window);
-    let score_one = |window: &Range<usize>| -> Result<(f64, usize, usize)> {
+    let score_one = |window: &Range<usize>| -> Result<(f64, usize, usize, CacheBytes)> {
         // The first window scores all it can, later ones what no window before them had.
         let first = if window.start == 0 { 1 } else { (options.window - fresh).max(1) };
         let mut cache = make_cache()?;
@@ -90,7 +95,7 @@ pub fn score(
         let nll = negative_log_likelihood(model, &hidden, ids, first)?;
         (options.on_window)();
         let bytes = text.ends[window.end - 1] - text.ends[window.start + first - 1];
-        Ok((nll, ids.len() - first, bytes))
+        Ok((nll, ids.len() - first, bytes, cache.bytes()))
     };
     let parts: Vec<_> = windows.par_iter().map(score_one).collect::<Result<_>>()?;
     // Summed in the order of the text, whatever order they were scored in.
@@ -101,6 +106,7 @@ pub fn score(
         bits_per_byte: nll / std::f64::consts::LN_2 / bytes as f64,
         tokens,
         seconds: start.elapsed().as_secs_f64(),
+        cache: parts.first().map(|part| part.3).unwrap_or_default(),
     })
 }
 

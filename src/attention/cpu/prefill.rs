@@ -26,7 +26,7 @@ fn decode_keys(head: &Head<'_>) -> Vec<f32> {
     let mut keys = vec![0.0; tokens * head.head_dim];
     for part in &head.parts {
         let range = part.start * head.head_dim..(part.start + part.tokens) * head.head_dim;
-        decode_side(&part.keys, part, head.head_dim, &mut keys[range]);
+        decode_side(&part.keys, part.tokens, &mut keys[range]);
     }
     if let Some(rope) = head.rotate {
         for (position, key) in keys.chunks_exact_mut(head.head_dim).enumerate() {
@@ -36,12 +36,12 @@ fn decode_keys(head: &Head<'_>) -> Vec<f32> {
     keys
 }
 
-fn decode_side(side: &HeadSide<'_>, part: &HeadPart<'_>, head_dim: usize, out: &mut [f32]) {
+fn decode_side(side: &HeadSide<'_>, tokens: usize, out: &mut [f32]) {
     let Some(decoder) = &side.decoder else {
         side.rows.values(0, out);
         return;
     };
-    decoder.decode(&stored_values(side, part.tokens), side.width, out);
+    decoder.decode(&stored_values(side, tokens), side.width, out);
 }
 
 /// The stored rows of one side as f32, scales applied, decoder not.
