@@ -1,6 +1,6 @@
 //! Batched truncated SVD: head-sized matrices of several widths, ranks and conditions.
 
-#![allow(missing_docs, reason = "criterion_group! makes an undocumented function")]
+#![allow(missing_docs, reason = "criterion's macros make public functions")]
 
 use std::hint::black_box;
 
