@@ -18,7 +18,7 @@ pub use spec::{BasisKind, KeyForm, Mode, Only, RankRule, Spec, Weighting};
 
 use crate::{
     Device, Error, InputError, Purpose, Result, Tensor,
-    attention::{self, Params, Sequence},
+    attention::{self, Params, Part, Sequence},
     coded::Format,
     rope::Rope,
 };
@@ -164,6 +164,11 @@ impl KvCache {
             .par_iter_mut()
             .enumerate()
             .try_for_each(|(i, layer)| layer.seal_due(spec).map_err(|error| at_layer(error, i)))
+    }
+
+    /// What attention over a layer sees: its parts in token order.
+    pub(crate) fn parts(&self, layer: usize) -> impl Iterator<Item = Part<'_>> {
+        self.layers[layer].parts()
     }
 
     /// What the tokens held take.

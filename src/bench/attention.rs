@@ -1,0 +1,389 @@
+//! Cases of attention: one decode step over a cache, every layer, one query a sequence.
+//!
+//! Verified against attention in f64 over what the cache decodes to (`relative`, the kernel alone). Beside it stand
+//! `attention_output`, the distance from f64 attention over the exact keys and values, and the errors of the kept keys
+//! and values themselves. The rival is our own decode over a dense 16-bit cache of the same tokens.
+//!
+//! Work of a call: bytes = all that the cache holds, scales and bases included, the queries and the result; flops = for
+//! each token 2 n_heads w a side, where w is the width of stored rows that are used as they are, and for keys stored
+//! before RoPE, which are decoded and turned first, 2 n_kv_heads rank head_dim + 2 n_heads head_dim.
+
+use std::rc::Rc;
+
+use super::{
+    Case, Line, Prepared, Request, Verdict, Work,
+    data::Inputs,
+    oracle::{self, Rows, worst_of},
+    sweep::Pair,
+    timing::Side,
+    tokens::{Sequences, Text, Tokens},
+};
+use crate::{
+    Dtype, Result, Tensor,
+    cache::{self, BasisKind, CacheBytes, KeyForm, KvCache},
+    coded::Format,
+};
+
+/// Largest relative error of a layer's output, in f32 arithmetic, for a result to count as right.
+const KERNEL_LIMIT: f64 = 2e-5;
+
+/// What to sweep over. `None` is what comes natural.
+#[derive(Clone, Debug, Default)]
+pub struct Sweep {
+    /// Sequences at a time.
+    pub batch: Option<Vec<usize>>,
+    /// Tokens in the cache.
+    pub context: Option<Vec<usize>>,
+    /// Query and key-value heads.
+    pub heads: Option<Vec<Pair>>,
+    /// Elements of a head.
+    pub head_dim: Option<Vec<usize>>,
+    /// Ranks of keys and values.
+    pub rank: Option<Vec<Pair>>,
+    /// Storage of latents.
+    pub latent: Option<Vec<&'static str>>,
+    /// Source of bases.
+    pub basis: Option<Vec<&'static str>>,
+    /// Form of stored keys.
+    pub keys: Option<Vec<&'static str>>,
+    /// Tokens sealed at a time.
+    pub block: Option<usize>,
+    /// Newest tokens kept dense.
+    pub window: Option<usize>,
+    /// First tokens kept dense.
+    pub sinks: Option<usize>,
+    /// Whether to say where the bytes lie.
+    pub explain: bool,
+}
+
+/// How a cache keeps its tokens.
+#[derive(Clone, Debug, PartialEq)]
+enum Kept {
+    Dense,
+    Coded { basis: String, rank: Option<Pair>, keys: String, latent: String, window: usize, sinks: usize, block: usize },
+}
+
+/// One case.
+#[derive(Clone, Debug)]
+pub(super) struct Spec {
+    tokens: Tokens,
+    dtype: Dtype,
+    kept: Kept,
+    explain: bool,
+}
+
+/// The cases of a sweep: the dense cache, plain quantization, and low rank beside them.
+pub(super) fn plan(sweep: &Sweep, request: &Request, inputs: &mut Inputs) -> Result<Vec<Spec>> {
+    let or = |list: &Option<Vec<usize>>, usual: usize| list.clone().unwrap_or_else(|| vec![usual]);
+    let shaped = sweep.heads.is_some() || sweep.head_dim.is_some();
+    let texts = if !shaped && inputs.has_model() {
+        vec![Text::Model { windows: if request.quick { 2 } else { 8 } }]
+    } else {
+        let heads = sweep.heads.clone().unwrap_or_else(|| vec![Pair(32, 8)]);
+        let shapes = product(&heads, &or(&sweep.head_dim, 128));
+        shapes.into_iter().map(|(heads, head_dim)| Text::Power { heads, head_dim, seed: request.seed }).collect()
+    };
+    let dtypes = request.dtypes.clone().unwrap_or_else(|| vec![Dtype::F16]);
+    let contexts = or(&sweep.context, if request.quick { 1024 } else { 4096 });
+    let mut specs = Vec::new();
+    for (text, dtype) in product(&texts, &dtypes) {
+        for (batch, context) in product(&or(&sweep.batch, 1), &contexts) {
+            let tokens = Tokens { text: text.clone(), batch, context };
+            let spec = |kept| Spec { tokens: tokens.clone(), dtype, kept, explain: sweep.explain };
+            specs.extend(kept_forms(sweep, &text).into_iter().map(spec));
+        }
+    }
+    Ok(specs)
+}
+
+fn product<A: Clone, B: Clone>(a: &[A], b: &[B]) -> Vec<(A, B)> {
+    a.iter().flat_map(|a| b.iter().map(|b| (a.clone(), b.clone()))).collect()
+}
+
+fn kept_forms(sweep: &Sweep, text: &Text) -> Vec<Kept> {
+    let (window, sinks, block) = (sweep.window.unwrap_or(64), sweep.sinks.unwrap_or(4), sweep.block.unwrap_or(256));
+    let wide = matches!(text, Text::Power { head_dim, .. } if *head_dim > 64);
+    let usual_bases: &[&'static str] =
+        if matches!(text, Text::Model { .. }) { &["identity", "calibrated", "online"] } else { &["identity", "online"] };
+    let usual_ranks = if wide { [8, 16, 32, 48, 64, 128] } else { [8, 16, 24, 32, 48, 64] };
+    let ranks = sweep.rank.clone().unwrap_or_else(|| usual_ranks.map(|r| Pair(r, r)).to_vec());
+    let ranks: Vec<Option<Pair>> = ranks.into_iter().map(Some).collect();
+    let mut kept = vec![Kept::Dense];
+    for keys in sweep.keys.as_deref().unwrap_or(&["pre-rope"]) {
+        for basis in sweep.basis.as_deref().unwrap_or(usual_bases) {
+            let usual: (&[&'static str], &[Option<Pair>]) =
+                if *basis == "identity" { (&["int8", "int4"], &[None]) } else { (&["f16", "int4"], &ranks) };
+            for latent in sweep.latent.as_deref().unwrap_or(usual.0) {
+                let form = |rank: &Option<Pair>| {
+                    let (basis, keys, latent) = (basis.to_string(), keys.to_string(), latent.to_string());
+                    Kept::Coded { basis, rank: *rank, keys, latent, window, sinks, block }
+                };
+                kept.extend(usual.1.iter().map(form));
+            }
+        }
+    }
+    kept
+}
+
+impl Spec {
+    pub(super) fn line(&self) -> Line {
+        let line = self.tokens.describe(Line::new("attention")).with("dtype", self.dtype.to_string());
+        let Kept::Coded { basis, rank, keys, latent, window, sinks, block } = &self.kept else {
+            return line.with("basis", "dense");
+        };
+        let line = line.with("basis", basis.clone());
+        let line = match rank {
+            Some(rank) => line.with("rank", rank.to_string()),
+            None => line,
+        };
+        let line = line.with("keys", keys.clone()).with("latent", latent.clone());
+        line.with("window", *window).with("sinks", *sinks).with("block", *block)
+    }
+
+    pub(super) fn parse(mut line: Line) -> Result<Self> {
+        const MOST: usize = 1 << 30;
+        let tokens = Tokens::parse(&mut line)?;
+        let dtype = super::float_dtype(&mut line)?;
+        let basis = line.need("basis")?;
+        let kept = match basis.as_str() {
+            "dense" => Kept::Dense,
+            _ => Kept::Coded {
+                basis,
+                rank: line.take("rank").map(|text| line.pair("rank", &text)).transpose()?,
+                keys: line.need("keys")?,
+                latent: line.need("latent")?,
+                window: line.parsed("window", "a number of tokens")?,
+                sinks: line.parsed("sinks", "a number of tokens")?,
+                block: line.count("block", MOST)?,
+            },
+        };
+        line.finish()?;
+        Ok(Self { tokens, dtype, kept, explain: false })
+    }
+
+    fn cache_spec(&self) -> Result<cache::Spec> {
+        let dense: Format = self.dtype.to_string().parse()?;
+        let Kept::Coded { basis, rank, keys, latent, window, sinks, block } = &self.kept else {
+            return Ok(cache::Spec::dense(dense));
+        };
+        let rank = rank.map_or_else(String::new, |rank| format!(",rank={rank}"));
+        let places = format!("window={window},sinks={sinks},block={block}");
+        format!("basis={basis}{rank},keys={keys},latent={latent},dense={dense},{places}").parse()
+    }
+
+    pub(super) fn prepare(&self, inputs: &mut Inputs) -> Result<Prepared<Decode>> {
+        let spec = self.cache_spec()?;
+        let sequences = match inputs.sequences(&self.tokens)? {
+            Ok(sequences) => sequences,
+            Err(reason) => return Ok(Err(reason)),
+        };
+        if let Err(error) = spec.ranks(sequences.layout.head_dim) {
+            return Ok(Err(error.to_string()));
+        }
+        let bases = match (spec.basis == BasisKind::Calibrated).then(|| inputs.bases(&self.tokens, &spec)).transpose()? {
+            Some(Err(reason)) => return Ok(Err(reason)),
+            Some(Ok(bases)) => Some(bases),
+            None => None,
+        };
+        let device = inputs.device();
+        let dense = cache::Spec::dense(self.dtype.to_string().parse()?);
+        let ours = sequences.fill(&spec, bases.as_ref(), device)?;
+        let rival = if spec.is_dense() { None } else { Some(sequences.fill(&dense, None, device)?) };
+        let queries = sequences.query_tensors(device)?;
+        let decode = Decode { spec: self.clone(), sequences, ours, rival, queries };
+        if self.explain {
+            inputs.remark(decode.explain());
+        }
+        Ok(Ok(decode))
+    }
+}
+
+/// A case with its caches.
+pub(super) struct Decode {
+    spec: Spec,
+    sequences: Rc<Sequences>,
+    ours: Vec<KvCache>,
+    rival: Option<Vec<KvCache>>,
+    queries: Vec<Tensor>,
+}
+
+impl Decode {
+    fn step(&self, caches: &[KvCache]) -> Result<Vec<Tensor>> {
+        let caches: Vec<&KvCache> = caches.iter().collect();
+        let tokens = vec![1; caches.len()];
+        self.queries.iter().enumerate().map(|(layer, q)| cache::attend(&caches, &tokens, layer, q)).collect()
+    }
+
+    fn bytes(&self) -> CacheBytes {
+        let mut sum = CacheBytes::default();
+        for bytes in self.ours.iter().map(KvCache::bytes) {
+            sum.dense += bytes.dense;
+            sum.sealed += bytes.sealed;
+            sum.online_bases += bytes.online_bases;
+            sum.calibrated_bases = bytes.calibrated_bases;
+        }
+        sum
+    }
+
+    fn dense_bytes(&self) -> usize {
+        self.sequences.layout.dense_bytes_per_token() * self.sequences.layout.max_tokens * self.ours.len()
+    }
+
+    fn explain(&self) -> String {
+        let bytes = self.bytes();
+        let sealed: usize = self.sealed_tokens();
+        format!(
+            "{}\n  {sealed} of {} tokens sealed; {} bytes of sealed rows, {} of online bases, {} of sinks and window; a dense \
+             16-bit cache has {}",
+            self.spec.line(),
+            self.sequences.layout.max_tokens,
+            bytes.sealed,
+            bytes.online_bases,
+            bytes.dense,
+            self.dense_bytes()
+        )
+    }
+
+    fn sealed_tokens(&self) -> usize {
+        let first = self.ours.first().into_iter().flat_map(|cache| cache.parts(0));
+        first
+            .filter(|part| part.keys.decoder.is_some() || part.keys.rows.format().is_quantized())
+            .map(|p| p.keys.rows.tokens())
+            .sum()
+    }
+
+    /// Holds the output [batch, n_heads, head_dim] of a layer against f64.
+    fn judge_layer(&self, layer: usize, out: &Tensor, errors: &mut Errors) -> Result<()> {
+        let layout = &self.sequences.layout;
+        let (heads, width) = (layout.n_kv_heads, layout.head_dim);
+        let out = out.to_f32_vec()?;
+        let share = layout.n_heads * width;
+        for (i, cache) in self.ours.iter().enumerate() {
+            let q = &self.sequences.queries[layer][i * share..][..share];
+            let parts: Vec<_> = cache.parts(layer).collect();
+            let exact_values = Rows::from_tokens(&self.sequences.values[i][layer], heads, width);
+            let mut exact_keys = Rows::from_tokens(&self.sequences.keys[i][layer], heads, width);
+            let mut keys = Rows::from_parts(&parts, false, heads, width)?;
+            let values = Rows::from_parts(&parts, true, heads, width)?;
+            if let Some(rope) = &layout.rope {
+                exact_keys.rotate(rope)?;
+                if cache.spec().keys == KeyForm::PreRope {
+                    keys.rotate(rope)?;
+                }
+            }
+            errors.keys.add(exact_keys.distance(&keys));
+            errors.values.add(exact_values.distance(&values));
+            let same = oracle::attention(q, &keys, &values, layout.scale, layout.rope.as_ref())?;
+            let exact = oracle::attention(q, &exact_keys, &exact_values, layout.scale, layout.rope.as_ref())?;
+            let found = &out[i * share..][..share];
+            errors.kernel.push(Distance::of(found, &same).relative());
+            errors.output.add(Distance::of(found, &exact).0);
+        }
+        Ok(())
+    }
+
+    fn flops(&self) -> u64 {
+        let layout = &self.sequences.layout;
+        let (n_heads, n_kv_heads, head_dim) = (layout.n_heads as u64, layout.n_kv_heads as u64, layout.head_dim as u64);
+        let mut flops = 0;
+        for (cache, layer) in self.ours.iter().flat_map(|cache| (0..layout.n_layers).map(move |layer| (cache, layer))) {
+            for part in cache.parts(layer) {
+                let (keys, values) = (part.keys.rows.width() as u64, part.values.rows.width() as u64);
+                let decoded = part.keys.decoder.is_some() && cache.spec().keys == KeyForm::PreRope && layout.rope.is_some();
+                let key_flops =
+                    if decoded { 2 * n_kv_heads * keys * head_dim + 2 * n_heads * head_dim } else { 2 * n_heads * keys };
+                flops += part.keys.rows.tokens() as u64 * (key_flops + 2 * n_heads * values);
+            }
+        }
+        flops
+    }
+}
+
+impl Case for Decode {
+    fn line(&self) -> Line {
+        self.spec.line()
+    }
+
+    fn about(&self) -> Vec<(&'static str, String)> {
+        let layout = &self.sequences.layout;
+        let heads = format!("{}/{}", layout.n_heads, layout.n_kv_heads);
+        vec![("layers", layout.n_layers.to_string()), ("heads", heads), ("head-dim", layout.head_dim.to_string())]
+    }
+
+    fn dtype(&self) -> String {
+        self.spec.dtype.to_string()
+    }
+
+    fn verify(&mut self) -> Result<Verdict> {
+        let mut errors = Errors::default();
+        for (layer, out) in self.step(&self.ours)?.iter().enumerate() {
+            self.judge_layer(layer, out, &mut errors)?;
+        }
+        let bytes = self.bytes();
+        let kernel = worst_of(errors.kernel.into_iter());
+        Ok(Verdict {
+            passed: kernel <= KERNEL_LIMIT,
+            error: vec![
+                ("relative", kernel),
+                ("attention_output", errors.output.relative()),
+                ("keys", errors.keys.relative()),
+                ("values", errors.values.relative()),
+            ],
+            figures: vec![
+                ("kept_bytes", bytes.sequence() as f64 / self.dense_bytes() as f64),
+                ("kv_bytes", bytes.sequence() as f64),
+                ("dense_kv_bytes", self.dense_bytes() as f64),
+                ("calibrated_bases_bytes", bytes.calibrated_bases as f64),
+                ("sealed_tokens", self.sealed_tokens() as f64),
+            ],
+            note: self.sequences.note.clone(),
+        })
+    }
+
+    fn work(&self) -> Work {
+        let moved: usize = self.queries.iter().map(|q| 2 * q.bytes()).sum();
+        let bytes = self.bytes();
+        Work { bytes: (bytes.sequence() + bytes.calibrated_bases + moved) as u64, flops: self.flops() }
+    }
+
+    fn baseline(&self) -> Option<String> {
+        self.rival.as_ref().map(|_| format!("lowkey's decode over the dense {} cache of the same tokens", self.spec.dtype))
+    }
+
+    fn call(&mut self, side: Side) -> Result<()> {
+        let caches = match (side, &self.rival) {
+            (Side::Baseline, Some(rival)) => rival,
+            _ => &self.ours,
+        };
+        self.step(caches).map(|out| drop(std::hint::black_box(out)))
+    }
+}
+
+#[derive(Default)]
+struct Errors {
+    kernel: Vec<f64>,
+    output: Distance,
+    keys: Distance,
+    values: Distance,
+}
+
+/// Squared distance and squared length, summed.
+#[derive(Clone, Copy, Default)]
+struct Distance((f64, f64));
+
+impl Distance {
+    fn of(found: &[f32], exact: &[f64]) -> Self {
+        let off = found.iter().zip(exact).map(|(a, b)| (f64::from(*a) - b).powi(2)).sum();
+        Self((off, exact.iter().map(|b| b * b).sum()))
+    }
+
+    fn add(&mut self, (off, length): (f64, f64)) {
+        self.0.0 += off;
+        self.0.1 += length;
+    }
+
+    fn relative(self) -> f64 {
+        let (off, length) = self.0;
+        if length > 0.0 { (off / length).sqrt() } else { off.sqrt() }
+    }
+}

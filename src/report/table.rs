@@ -1,0 +1,163 @@
+//! Tables for people: a table per operation, each with the columns that matter there.
+
+use comfy_table::{
+    CellAlignment, Table, TableStyle,
+    presets::{ASCII_MARKDOWN, NOTHING},
+};
+
+use super::{Document, Row};
+
+type Column = (&'static str, CellAlignment, fn(&Row) -> Option<String>);
+
+const LEFT: CellAlignment = CellAlignment::Left;
+const RIGHT: CellAlignment = CellAlignment::Right;
+
+const SVD: &[Column] = &[
+    ("data", LEFT, |r| r.param("data")),
+    ("shape", LEFT, |r| r.param("shape")),
+    ("dtype", LEFT, |r| Some(r.dtype.clone())),
+    ("rank", RIGHT, |r| r.param("rank").or_else(|| Some(format!("err {}", r.param("tolerance")?)))),
+    ("bytes kept", RIGHT, |r| percent(r.figure("kept_bytes")?)),
+    ("error", RIGHT, |r| small(r.error("relative")?)),
+    ("/ optimal", RIGHT, |r| Some(format!("{:.5}", r.error("optimal_ratio")?))),
+    ("U'U - 1", RIGHT, |r| small(r.error("orthogonality")?)),
+];
+
+const ATTENTION: &[Column] = &[
+    ("basis", LEFT, |r| r.param("basis")),
+    ("rank K/V", RIGHT, |r| r.param("rank")),
+    ("latent", LEFT, |r| r.param("latent")),
+    ("context", RIGHT, |r| r.param("context")),
+    ("batch", RIGHT, |r| r.param("batch")),
+    ("bytes kept", RIGHT, |r| percent(r.figure("kept_bytes")?)),
+    ("error K", RIGHT, |r| small(r.error("keys")?)),
+    ("error V", RIGHT, |r| small(r.error("values")?)),
+    ("error out", RIGHT, |r| small(r.error("attention_output")?)),
+    ("kernel", RIGHT, |r| small(r.error("relative")?)),
+];
+
+const ANY: &[Column] = &[("case", LEFT, |r| Some(r.case.clone()))];
+
+const SPEED: &[Column] = &[
+    ("time", RIGHT, |r| Some(r.seconds.map_or_else(|| "wrong".to_owned(), |s| duration(s.median)))),
+    ("+-", RIGHT, |r| percent(r.seconds?.noise?)),
+    ("GB/s", RIGHT, |r| Some(format!("{:.2}", r.bytes_per_second()? / 1e9))),
+    ("GFLOP/s", RIGHT, |r| Some(format!("{:.2}", r.flops_per_second()? / 1e9))),
+    ("roofline", RIGHT, |r| {
+        let roofline = r.roofline.as_ref()?;
+        Some(format!("{} {}", percent(roofline.fraction?)?, roofline.bound))
+    }),
+    ("x baseline", RIGHT, |r| Some(format!("{:.2}", r.baseline.as_ref()?.ratio))),
+];
+
+/// The run for a terminal.
+pub fn table(document: &Document) -> String {
+    render(document, NOTHING)
+}
+
+/// The run as markdown.
+pub fn markdown(document: &Document) -> String {
+    render(document, ASCII_MARKDOWN)
+}
+
+fn render(document: &Document, style: TableStyle) -> String {
+    let mut out = heading(document);
+    for op in operations(document) {
+        let rows: Vec<&Row> = document.rows.iter().filter(|row| row.op == op).collect();
+        out += &format!("\n{op}\n\n{}", one(&rows, columns(op), style));
+        let mut baselines: Vec<&str> = rows.iter().filter_map(|r| Some(r.baseline.as_ref()?.name.as_str())).collect();
+        baselines.dedup();
+        for baseline in baselines {
+            out += &format!("\nbaseline: {baseline}\n");
+        }
+    }
+    out + &remarks(document)
+}
+
+fn heading(document: &Document) -> String {
+    let host = &document.host;
+    let mut out = format!(
+        "lowkey {}{}: {}, {} threads of {} cores, {}, {}\n",
+        document.version,
+        document.commit.as_ref().map_or_else(String::new, |c| format!(" ({})", &c[..c.len().min(12)])),
+        host.cpu,
+        host.threads,
+        host.cores,
+        host.simd,
+        host.os
+    );
+    let device = &document.device;
+    if let Some((bytes, flops)) = device.bytes_per_second.zip(device.flops_per_second) {
+        let (bytes, flops) = (bytes / 1e9, flops / 1e9);
+        out += &format!("device {}: reads {bytes:.1} GB/s from memory, {flops:.0} GFLOP/s f32 (measured)\n", device.name);
+    }
+    out
+}
+
+fn remarks(document: &Document) -> String {
+    let mut out = String::new();
+    for row in document.rows.iter().filter(|row| !row.verified || row.note.is_some()) {
+        let state = if row.verified { "note" } else { "WRONG, not timed" };
+        out += &format!("\n{state}: {}\n  {}\n", row.case, row.note.as_deref().unwrap_or("its error is over the limit"));
+    }
+    for skipped in &document.skipped {
+        out += &format!("\nskipped: {}\n  {}\n", skipped.case, skipped.reason);
+    }
+    out
+}
+
+fn operations(document: &Document) -> Vec<&str> {
+    let mut names: Vec<&str> = Vec::new();
+    for row in &document.rows {
+        if !names.contains(&row.op.as_str()) {
+            names.push(&row.op);
+        }
+    }
+    names
+}
+
+fn columns(op: &str) -> &'static [Column] {
+    match op {
+        "svd" => SVD,
+        "attention" => ATTENTION,
+        _ => ANY,
+    }
+}
+
+fn one(rows: &[&Row], columns: &[Column], style: TableStyle) -> String {
+    let columns: Vec<&Column> = columns.iter().chain(SPEED).collect();
+    let mut table = Table::new();
+    table.load_style(style).set_header(columns.iter().map(|(title, ..)| *title));
+    for row in rows {
+        table.add_row(columns.iter().map(|(_, _, cell)| cell(row).unwrap_or_else(|| "-".to_owned())));
+    }
+    for (i, (_, alignment, _)) in columns.iter().enumerate() {
+        if let Some(column) = table.column_mut(i) {
+            column.set_cell_alignment(*alignment);
+        }
+    }
+    let text = table.to_string();
+    text.lines().map(|line| line.trim_end().to_owned() + "\n").collect()
+}
+
+/// Seconds in the unit that reads best.
+pub(super) fn duration(seconds: f64) -> String {
+    match seconds {
+        s if s < 1e-3 => format!("{:.1} us", s * 1e6),
+        s if s < 1.0 => format!("{:.2} ms", s * 1e3),
+        s => format!("{s:.2} s"),
+    }
+}
+
+fn percent(share: f64) -> Option<String> {
+    share.is_finite().then(|| format!("{:.1}%", share * 100.0))
+}
+
+fn small(value: f64) -> Option<String> {
+    match value {
+        v if !v.is_finite() => None,
+        0.0 => Some("0".to_owned()),
+        v if v.abs() < 1e-3 => Some(format!("{v:.1e}")),
+        v => Some(format!("{v:.4}")),
+    }
+}
