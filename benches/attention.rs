@@ -1,5 +1,7 @@
 //! One decode step over a long cache: dense, quantized, low-rank.
 
+#![allow(missing_docs, reason = "criterion_group! makes an undocumented function")]
+
 use std::{hint::black_box, sync::Arc};
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};

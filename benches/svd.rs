@@ -1,5 +1,7 @@
 //! Batched truncated SVD: head-sized matrices of several widths, ranks and conditions.
 
+#![allow(missing_docs, reason = "criterion's macros make public functions")]
+
 use std::hint::black_box;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};

@@ -124,3 +124,12 @@ fn the_documents_that_the_package_ships_are_there() {
         assert!(length > 200, "{name} has {length} bytes");
     }
 }
+
+/// Cargo.toml builds no test harness for the library and the programs, so a test in them would never run.
+#[test]
+fn every_test_is_where_tests_are_run() {
+    let mut files = Vec::new();
+    rust_files(&source(), &mut files);
+    files.retain(|path| fs::read_to_string(path).unwrap().contains("#[test]"));
+    assert!(files.is_empty(), "{files:?}");
+}

@@ -25,7 +25,7 @@ pub(super) struct SideForm {
 enum Source {
     Identity,
     Online,
-    Calibrated(Basis),
+    Calibrated(Box<Basis>),
 }
 
 impl SideForm {
@@ -33,7 +33,7 @@ impl SideForm {
         let source = match (compressed, spec.basis, basis) {
             (false, ..) | (_, BasisKind::Identity, _) => Source::Identity,
             (_, BasisKind::Online, _) => Source::Online,
-            (_, BasisKind::Calibrated, Some(basis)) => Source::Calibrated(basis.clone()),
+            (_, BasisKind::Calibrated, Some(basis)) => Source::Calibrated(Box::new(basis.clone())),
             (_, BasisKind::Calibrated, None) => {
                 return Err(InputError::new("kv basis", "none for a compressed side", "a basis for each layer").into());
             }

@@ -6,7 +6,7 @@ use rayon::prelude::*;
 use crate::device::simd;
 
 /// Up to this many rows the weights are streamed through dot products; packing them for a GEMM costs more.
-const FEW_ROWS: usize = 4;
+const FEW_ROWS: usize = 3;
 /// Multiplications below which a second thread costs more than it saves.
 const WORTH_A_THREAD: usize = 1 << 19;
 
@@ -46,11 +46,7 @@ fn parts(multiplications: usize) -> usize {
 
 fn one_row(y: &mut [f32], x: &[f32], weight: &[f32], parts: usize) {
     let block = y.len().div_ceil(parts);
-    let multiply = |(i, y): (usize, &mut [f32])| {
-        for (y, weight) in y.iter_mut().zip(weight[i * block * x.len()..].chunks_exact(x.len().max(1))) {
-            *y = simd::dot(x, weight);
-        }
-    };
+    let multiply = |(i, y): (usize, &mut [f32])| simd::dot_rows(x, &weight[i * block * x.len()..][..y.len() * x.len()], y);
     match parts {
         1 => multiply((0, y)),
         _ => y.par_chunks_mut(block).enumerate().for_each(multiply),

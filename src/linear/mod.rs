@@ -4,7 +4,7 @@ mod cpu;
 
 use crate::{Dtype, Error, Result, Tensor, device::Kind};
 
-/// y = x W' (+ bias): x [rows, k], `weight` [n, k], `bias` [n], all f32, giving [rows, n] f32.
+/// y = x W' (+ bias): x `[rows, k]`, weight `[n, k]`, bias `[n]`, all f32, giving `[rows, n]` f32.
 ///
 /// # Errors
 /// [`Error::Shape`] or [`Error::Dtype`] when the arguments do not fit; [`Error::Device`] when memory runs out.

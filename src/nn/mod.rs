@@ -35,7 +35,7 @@ pub fn embedding(table: &Tensor, ids: &[u32]) -> Result<Tensor> {
 
 /// x / sqrt(mean(x^2) + eps) * weight, by row (Zhang and Sennrich, "Root mean square layer normalization", 2019).
 ///
-/// x is [rows, width] f32, `weight` [width] f32.
+/// x is `[rows, width]` f32, weight `[width]` f32.
 ///
 /// # Errors
 /// [`Error::Shape`] or [`Error::Dtype`] when the arguments do not fit.
@@ -53,7 +53,7 @@ pub fn rms_norm(x: &Tensor, weight: &Tensor, eps: f32) -> Result<Tensor> {
 
 /// (x - mean(x)) / sqrt(var(x) + eps) * weight + bias, by row (Ba, Kiros and Hinton, "Layer normalization", 2016).
 ///
-/// x is [rows, width] f32, `weight` and `bias` [width] f32.
+/// x is `[rows, width]` f32, weight and bias `[width]` f32.
 ///
 /// # Errors
 /// [`Error::Shape`] or [`Error::Dtype`] when the arguments do not fit.

@@ -8,7 +8,7 @@ use super::{
     kernels::{POINTS, padded, reflect, sturm_counts, update_rows},
     vector::{axpy, dot, scale},
 };
-use crate::philox::Stream;
+use crate::{device::simd::multiversion, philox::Stream};
 
 /// Eigenvalues closer than this share of the norm are orthogonalized against each other.
 const CLUSTER: f64 = 1e-4;
@@ -29,13 +29,14 @@ pub(super) struct Eigen<'a> {
     off_squared: &'a mut [f64],
     heights: &'a mut [f64],
     vectors: [&'a mut [f64]; 4],
+    starts: &'a mut [f64],
     factors: &'a mut [[f64; GROUP]],
 }
 
 impl<'a> Eigen<'a> {
     /// Elements of working memory for `n` x `n` matrices.
     pub(super) fn elements(n: usize) -> usize {
-        8 * padded(n) + Factors::ROWS * GROUP * n
+        8 * padded(n) + 2 * n + GROUP + Factors::ROWS * GROUP * n
     }
 
     /// Carves the working memory from `memory`, which has [`Eigen::elements`].
@@ -48,8 +49,11 @@ impl<'a> Eigen<'a> {
         };
         let (diagonal, off, off_squared, heights) = (next(), next(), next(), next());
         let vectors = [next(), next(), next(), next()];
+        let (starts, rest) = rest.split_at_mut(2 * n + GROUP);
+        let random = Stream::new(0, 0);
+        starts.iter_mut().enumerate().for_each(|(i, x)| *x = f64::from(random.uniform(i as u64)) - 0.5);
         let factors = rest.as_chunks_mut::<GROUP>().0;
-        Self { n, norm: 0.0, diagonal, off, off_squared, heights, vectors, factors }
+        Self { n, norm: 0.0, diagonal, off, off_squared, heights, vectors, starts, factors }
     }
 
     /// Reduces `a`, whose rows are `padded(n)` apart, to tridiagonal form; the reflections stay in its rows.
@@ -134,10 +138,13 @@ impl<'a> Eigen<'a> {
         for first in (0..values.len()).step_by(GROUP) {
             let group = &values[first..values.len().min(first + GROUP)];
             let mut factors = Factors::new(n, self.norm, self.factors);
-            factors.factorize(self.diagonal, self.off, group);
-            factors.start(first);
+            factorize(&mut factors, self.diagonal, self.off, group);
+            // Equal eigenvalues must not start alike: each starts from a window of its own.
+            for (x, start) in factors.solution.iter_mut().zip(self.starts[first..].windows(GROUP)) {
+                x.copy_from_slice(start);
+            }
             for _ in 0..INVERSE_STEPS {
-                factors.solve();
+                solve(&mut factors);
                 let mut begin = cluster;
                 for lane in 0..group.len() {
                     let index = first + lane;
@@ -242,69 +249,6 @@ impl<'a> Factors<'a> {
         Self { norm, inverse_pivot, above, second, multiplier, swapped, solution: &mut rest[..n] }
     }
 
-    fn factorize(&mut self, diagonal: &[f64], off: &[f64], group: &[f64]) {
-        let n = self.solution.len();
-        let values: [f64; GROUP] = std::array::from_fn(|l| group[l.min(group.len() - 1)]);
-        let smallest = (f64::EPSILON * self.norm).max(f64::MIN_POSITIVE);
-        let mut pivot: [f64; GROUP] = std::array::from_fn(|l| diagonal[0] - values[l]);
-        let mut above = [if n > 1 { off[0] } else { 0.0 }; GROUP];
-        for k in 0..n {
-            let last = k + 1 == n;
-            let below = if last { 0.0 } else { off[k] };
-            let next = if last { 0.0 } else { diagonal[k + 1] };
-            let beyond = if k + 2 < n { off[k + 1] } else { 0.0 };
-            for l in 0..GROUP {
-                let shifted = next - values[l];
-                let swap = below.abs() > pivot[l].abs();
-                let (top, other) = if swap { (below, pivot[l]) } else { (pivot[l], below) };
-                let top = if top.abs() < smallest { smallest.copysign(top) } else { top };
-                let inverse = 1.0 / top;
-                let multiplier = other * inverse;
-                let (u1, u2) = if swap { (shifted, beyond) } else { (above[l], 0.0) };
-                let (low1, low2) = if swap { (above[l], 0.0) } else { (shifted, beyond) };
-                self.inverse_pivot[k][l] = inverse;
-                self.above[k][l] = u1;
-                self.second[k][l] = u2;
-                self.multiplier[k][l] = multiplier;
-                self.swapped[k][l] = if swap { 1.0 } else { 0.0 };
-                pivot[l] = low1 - multiplier * u1;
-                above[l] = low2 - multiplier * u2;
-            }
-        }
-    }
-
-    /// A random start for the eigenvalues from index `first`: equal eigenvalues must not start alike.
-    fn start(&mut self, first: usize) {
-        for (k, row) in self.solution.iter_mut().enumerate() {
-            for (l, x) in row.iter_mut().enumerate() {
-                *x = f64::from(Stream::new(0, (first + l) as u64).uniform(k as u64)) - 0.5;
-            }
-        }
-    }
-
-    fn solve(&mut self) {
-        let n = self.solution.len();
-        for k in 1..n {
-            for l in 0..GROUP {
-                let (top, low) = (self.solution[k - 1][l], self.solution[k][l]);
-                let swap = self.swapped[k - 1][l] != 0.0;
-                let (top, low) = if swap { (low, top) } else { (top, low) };
-                self.solution[k - 1][l] = top;
-                self.solution[k][l] = low - self.multiplier[k - 1][l] * top;
-            }
-        }
-        let (mut next, mut beyond) = ([0.0; GROUP], [0.0; GROUP]);
-        for k in (0..n).rev() {
-            for l in 0..GROUP {
-                let sum = self.solution[k][l] - self.above[k][l] * next[l] - self.second[k][l] * beyond[l];
-                let x = sum * self.inverse_pivot[k][l];
-                beyond[l] = next[l];
-                next[l] = x;
-                self.solution[k][l] = x;
-            }
-        }
-    }
-
     fn read(&self, lane: usize, row: &mut [f64]) {
         let (x, padding) = row.split_at_mut(self.solution.len());
         padding.fill(0.0);
@@ -318,4 +262,72 @@ impl<'a> Factors<'a> {
             solution[lane] = *x;
         }
     }
+}
+
+#[inline(always)]
+fn factorize_body<const FUSED: bool>(factors: &mut Factors, diagonal: &[f64], off: &[f64], group: &[f64]) {
+    let n = factors.solution.len();
+    let values: [f64; GROUP] = std::array::from_fn(|l| group[l.min(group.len() - 1)]);
+    let smallest = (f64::EPSILON * factors.norm).max(f64::MIN_POSITIVE);
+    let mut pivot: [f64; GROUP] = std::array::from_fn(|l| diagonal[0] - values[l]);
+    let mut above = [if n > 1 { off[0] } else { 0.0 }; GROUP];
+    for k in 0..n {
+        let below = if k + 1 < n { off[k] } else { 0.0 };
+        let next = if k + 1 < n { diagonal[k + 1] } else { 0.0 };
+        let beyond = if k + 2 < n { off[k + 1] } else { 0.0 };
+        for l in 0..GROUP {
+            let shifted = next - values[l];
+            let swap = below.abs() > pivot[l].abs();
+            let (top, other) = if swap { (below, pivot[l]) } else { (pivot[l], below) };
+            let top = if top.abs() < smallest { smallest.copysign(top) } else { top };
+            let inverse = 1.0 / top;
+            let multiplier = other * inverse;
+            let (u1, u2) = if swap { (shifted, beyond) } else { (above[l], 0.0) };
+            let (low1, low2) = if swap { (above[l], 0.0) } else { (shifted, beyond) };
+            factors.inverse_pivot[k][l] = inverse;
+            factors.above[k][l] = u1;
+            factors.second[k][l] = u2;
+            factors.multiplier[k][l] = multiplier;
+            factors.swapped[k][l] = if swap { 1.0 } else { 0.0 };
+            pivot[l] = low1 - multiplier * u1;
+            above[l] = low2 - multiplier * u2;
+        }
+    }
+}
+
+multiversion! {
+    /// Factorizes T - value for each value of the group; spare lanes repeat the last.
+    fn factorize(factors: &mut Factors, diagonal: &[f64], off: &[f64], group: &[f64]) = factorize_body
+}
+
+#[inline(always)]
+fn solve_body<const FUSED: bool>(factors: &mut Factors) {
+    let n = factors.solution.len();
+    let mut top = factors.solution[0];
+    for k in 1..n {
+        let mut low = factors.solution[k];
+        for l in 0..GROUP {
+            let swap = factors.swapped[k - 1][l] != 0.0;
+            let (first, second) = if swap { (low[l], top[l]) } else { (top[l], low[l]) };
+            top[l] = first;
+            low[l] = second - factors.multiplier[k - 1][l] * first;
+        }
+        factors.solution[k - 1] = top;
+        top = low;
+    }
+    factors.solution[n - 1] = top;
+    let (mut next, mut beyond) = ([0.0; GROUP], [0.0; GROUP]);
+    for k in (0..n).rev() {
+        let mut x = factors.solution[k];
+        for l in 0..GROUP {
+            x[l] = (x[l] - factors.above[k][l] * next[l] - factors.second[k][l] * beyond[l]) * factors.inverse_pivot[k][l];
+        }
+        (beyond, next) = (next, x);
+        factors.solution[k] = x;
+    }
+}
+
+multiversion! {
+    /// Replaces the solution by (T - value)^-1 solution, in every lane.
+    fn solve(factors: &mut Factors) = solve_body
 }

@@ -107,21 +107,23 @@ unsafe fn product<L: Lanes, const ROWS: usize>(
     out.fill(L::Real::ZERO);
     let count = out.len() / width;
     let whole = count / ROWS * ROWS;
-    // SAFETY (both loops): the caller's promise.
     for i in (0..whole).step_by(ROWS) {
         let rows = Left { data: &left[i * inner..], row: inner, column: 1 };
         let mut j = 0;
         while j + 2 * L::COUNT <= width {
+            // SAFETY: the caller's promise.
             unsafe { tile::<L, ROWS, 2>(inner, rows, &right[j..], &mut out[i * width + j..], width) }
             j += 2 * L::COUNT;
         }
         if j < width {
+            // SAFETY: the caller's promise.
             unsafe { tile::<L, ROWS, 1>(inner, rows, &right[j..], &mut out[i * width + j..], width) }
         }
     }
     for i in whole..count {
         let row = Left { data: &left[i * inner..], row: inner, column: 1 };
         for j in (0..width).step_by(L::COUNT) {
+            // SAFETY: the caller's promise.
             unsafe { tile::<L, 1, 1>(inner, row, &right[j..], &mut out[i * width + j..], width) }
         }
     }
@@ -142,11 +144,12 @@ unsafe fn update<L: Lanes<Real = f64>, const ROWS: usize>(
 ) {
     let count = a.len() / stride;
     let whole = count / ROWS * ROWS;
-    // SAFETY (both loops): the caller's promise.
     for i in (0..whole).step_by(ROWS) {
+        // SAFETY: the caller's promise.
         unsafe { update_tile::<L, ROWS>(count, i, a, stride, v, q, x, y) }
     }
     for i in whole..count {
+        // SAFETY: the caller's promise.
         unsafe { update_tile::<L, 1>(count, i, a, stride, v, q, x, y) }
     }
 }
@@ -165,7 +168,7 @@ unsafe fn update_tile<L: Lanes<Real = f64>, const ROWS: usize>(
     x: &[f64],
     y: &mut [f64],
 ) {
-    assert!(width <= stride && stride % PAD == 0 && a.len() >= (first + ROWS) * stride);
+    assert!(width <= stride && stride.is_multiple_of(PAD) && a.len() >= (first + ROWS) * stride);
     assert!(v.len() >= stride && q.len() >= stride && x.len() >= stride && y.len() >= first + ROWS);
     // SAFETY: the assertions cover whole rows, and a register past `width` ends within the padded row.
     unsafe {
