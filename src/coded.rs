@@ -342,14 +342,14 @@ impl HostRows<'_> {
         }
     }
 
-    /// The scale of one row; 1 where rows have none.
-    pub(crate) fn scale(&self, row: usize) -> f32 {
-        self.scales.get(row).map_or(1.0, |scale| scale.to_f32())
+    /// The scales of rows from `start`; 1 where rows have none.
+    pub(crate) fn scales(&self, start: usize, out: &mut [f32]) {
+        widen_side(self.scales, start, 1.0, out);
     }
 
-    /// What is added to every element of one row after scaling.
-    pub(crate) fn offset(&self, row: usize) -> f32 {
-        self.offsets.get(row).map_or(0.0, |offset| offset.to_f32())
+    /// What is added to every element of rows from `start` after scaling; 0 where rows have none.
+    pub(crate) fn offsets(&self, start: usize, out: &mut [f32]) {
+        widen_side(self.offsets, start, 0.0, out);
     }
 
     /// Whether rows have scales (or offsets) to apply.
@@ -363,9 +363,19 @@ impl HostRows<'_> {
         if !self.is_scaled() {
             return;
         }
-        for (i, row) in out.chunks_exact_mut(self.width).enumerate() {
-            let (scale, offset) = (self.scale(start + i), self.offset(start + i));
+        let count = out.len() / self.width;
+        let (mut scales, mut offsets) = (vec![0.0; count], vec![0.0; count]);
+        self.scales(start, &mut scales);
+        self.offsets(start, &mut offsets);
+        for ((row, scale), offset) in out.chunks_exact_mut(self.width).zip(&scales).zip(&offsets) {
             row.iter_mut().for_each(|x| *x = *x * scale + offset);
         }
+    }
+}
+
+fn widen_side(side: &[f16], start: usize, absent: f32, out: &mut [f32]) {
+    match side.get(start..start + out.len()) {
+        Some(side) => simd::widen(Dtype::F16, bytemuck::cast_slice(side), out),
+        None => out.fill(absent),
     }
 }

@@ -37,6 +37,58 @@ macro_rules! multiversion {
 }
 pub(crate) use multiversion;
 
+/// What the compiler does not find by itself.
+#[cfg(target_arch = "x86_64")]
+mod avx512 {
+    use std::arch::x86_64::{
+        __m512, _mm512_add_ps, _mm512_fmadd_ps, _mm512_maskz_loadu_ps, _mm512_setzero_ps, _mm512_shuffle_f32x4,
+        _mm512_shuffle_ps, _mm512_storeu_ps,
+    };
+
+    use super::ROW_LANES;
+
+    /// Where [`sums`] leaves the sum of each vector; its own inverse.
+    const ORDER: [usize; ROW_LANES] = [0, 2, 1, 3, 8, 10, 9, 11, 4, 6, 5, 7, 12, 14, 13, 15];
+
+    /// Dot products of whole groups of 16 rows, each row in a register of its own, reduced together.
+    ///
+    /// # Safety
+    /// `rows` holds at least `out.len()` rows of x's length.
+    #[target_feature(enable = "avx512f")]
+    pub(super) unsafe fn dot_rows(x: &[f32], rows: &[f32], out: &mut [f32]) {
+        let width = x.len();
+        for (group, out) in out.chunks_exact_mut(ROW_LANES).enumerate() {
+            let first = rows[group * ROW_LANES * width..].as_ptr();
+            let mut products = [_mm512_setzero_ps(); ROW_LANES];
+            for start in (0..width).step_by(ROW_LANES) {
+                let mask = u16::MAX >> (ROW_LANES - ROW_LANES.min(width - start));
+                // SAFETY: the mask keeps every load inside x and inside its row.
+                unsafe {
+                    let x = _mm512_maskz_loadu_ps(mask, x.as_ptr().add(start));
+                    for (i, product) in products.iter_mut().enumerate() {
+                        let row = _mm512_maskz_loadu_ps(mask, first.add(ORDER[i] * width + start));
+                        *product = _mm512_fmadd_ps(row, x, *product);
+                    }
+                }
+            }
+            // SAFETY: a group has 16 outputs.
+            unsafe { _mm512_storeu_ps(out.as_mut_ptr(), sums(products)) };
+        }
+    }
+
+    /// The sum of each of 16 vectors, in [`ORDER`]: every level adds the halves of two vectors into one.
+    #[target_feature(enable = "avx512f")]
+    fn sums(v: [__m512; ROW_LANES]) -> __m512 {
+        let halves = |a, b| _mm512_add_ps(_mm512_shuffle_f32x4::<0x44>(a, b), _mm512_shuffle_f32x4::<0xEE>(a, b));
+        let quarters = |a, b| _mm512_add_ps(_mm512_shuffle_f32x4::<0x88>(a, b), _mm512_shuffle_f32x4::<0xDD>(a, b));
+        let pairs = |a, b| _mm512_add_ps(_mm512_shuffle_ps::<0x44>(a, b), _mm512_shuffle_ps::<0xEE>(a, b));
+        let singles = |a, b| _mm512_add_ps(_mm512_shuffle_ps::<0x88>(a, b), _mm512_shuffle_ps::<0xDD>(a, b));
+        let eight: [__m512; 8] = std::array::from_fn(|i| halves(v[i], v[i + 8]));
+        let four: [__m512; 4] = std::array::from_fn(|i| quarters(eight[i], eight[i + 4]));
+        singles(pairs(four[0], four[2]), pairs(four[1], four[3]))
+    }
+}
+
 /// The instruction sets that inner loops are compiled for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Level {
@@ -133,9 +185,23 @@ fn sum_lanes(lanes: &[f32; ROW_LANES]) -> f32 {
     (four[0] + four[2]) + (four[1] + four[3])
 }
 
+/// `out[i] = x . rows[i]`, for rows of x's length lying one after the other.
+#[inline]
+pub fn dot_rows(x: &[f32], rows: &[f32], out: &mut [f32]) {
+    assert!(rows.len() >= x.len() * out.len());
+    #[cfg(target_arch = "x86_64")]
+    if level() == Level::Avx512 {
+        let whole = out.len() / ROW_LANES * ROW_LANES;
+        let (out, out_rest) = out.split_at_mut(whole);
+        // SAFETY: `level` found AVX-512 on this machine; `rows` holds a row for each output.
+        unsafe { avx512::dot_rows(x, rows, out) };
+        return dot_rows_rest(x, &rows[whole * x.len()..], out_rest);
+    }
+    dot_rows_rest(x, rows, out);
+}
+
 multiversion! {
-    /// `out[i] = x . rows[i]`, for rows of x's length lying one after the other.
-    pub fn dot_rows(x: &[f32], rows: &[f32], out: &mut [f32]) = dot_rows_body
+    fn dot_rows_rest(x: &[f32], rows: &[f32], out: &mut [f32]) = dot_rows_body
 }
 
 #[inline(always)]

@@ -2,19 +2,15 @@
 
 use std::ops::Range;
 
-use faer::{Accum, MatMut};
 use rayon::prelude::*;
 
-use super::{Head, HeadPart, product, view};
-use crate::device::simd;
+use super::{Head, HeadPart};
+use crate::{coded::HostRows, device::simd};
 
 /// Tokens of a tile.
 const TILE: usize = 64;
 /// Tokens of a split. Fixed, so that bits do not depend on threads or on the batch.
 const SPLIT: usize = 2048;
-
-/// Query rows from which a matrix product, which rearranges the keys first, beats a product for each row.
-const ROWS_WORTH_PACKING: usize = 4;
 
 /// Softmax-weighted values over some tokens, for every query row.
 struct Partial {
@@ -91,51 +87,58 @@ struct Row {
     latent: Vec<f32>,
 }
 
+/// Scales and offsets of the rows of a tile.
+struct Scales {
+    scale: [f32; TILE],
+    offset: [f32; TILE],
+}
+
+impl Scales {
+    const NONE: Self = Self { scale: [1.0; TILE], offset: [0.0; TILE] };
+
+    fn load(&mut self, rows: &HostRows<'_>, first: usize, count: usize) {
+        if rows.is_scaled() {
+            rows.scales(first, &mut self.scale[..count]);
+            rows.offsets(first, &mut self.offset[..count]);
+        }
+    }
+}
+
 fn partial(head: &Head<'_>, part: &HeadPart<'_>, tokens: Range<usize>) -> Partial {
     let operand = Operand::new(head, part);
+    let width = operand.width;
     let mut rows: Vec<Row> =
         operand.bias.iter().map(|_| Row { max: f32::NEG_INFINITY, sum: 0.0, latent: vec![0.0; part.values.width] }).collect();
-    let mut keys = vec![0.0; TILE * operand.width];
+    let mut keys = vec![0.0; TILE * width];
     let mut latents = vec![0.0; TILE * part.keys.width];
     let mut values = vec![0.0; TILE * part.values.width];
-    let mut scores = vec![0.0; rows.len() * TILE];
+    let (mut key_scales, mut value_scales) = (Scales::NONE, Scales::NONE);
+    let mut scores = [0.0; TILE];
     for first in tokens.clone().step_by(TILE) {
         let count = TILE.min(tokens.end - first);
-        let keys = &mut keys[..count * operand.width];
+        let keys = &mut keys[..count * width];
         load_keys(head, part, first, keys, &mut latents[..count * part.keys.width]);
+        if head.rotate.is_none() {
+            key_scales.load(&part.keys.rows, first, count);
+        }
         let values = &mut values[..count * part.values.width];
         part.values.rows.codes(first, values);
-        let scores = &mut scores[..rows.len() * count];
-        score(&operand, keys, count, scores);
-        for (i, (row, scores)) in rows.iter_mut().zip(scores.chunks_exact_mut(count)).enumerate() {
+        value_scales.load(&part.values.rows, first, count);
+        for (i, row) in rows.iter_mut().enumerate() {
             let seen = (head.position + i / head.group + 1).saturating_sub(part.start + first).min(count);
             if seen == 0 {
                 continue;
             }
             let scores = &mut scores[..seen];
-            finish_scores(head, part, first, scores, operand.bias[i], operand.sums[i]);
-            row.take(part, first, scores, values);
+            simd::dot_rows(&operand.q[i * width..(i + 1) * width], &keys[..seen * width], scores);
+            let (bias, q_sum) = (operand.bias[i], operand.sums[i]);
+            for ((score, scale), offset) in scores.iter_mut().zip(&key_scales.scale).zip(&key_scales.offset) {
+                *score = *score * scale + offset * q_sum + bias;
+            }
+            row.take(scores, values, &value_scales);
         }
     }
     decode_rows(head, part, rows)
-}
-
-/// Products of every query row with the keys of a tile: [rows, count].
-fn score(operand: &Operand, keys: &[f32], count: usize, scores: &mut [f32]) {
-    let rows = scores.len() / count;
-    if rows >= ROWS_WORTH_PACKING {
-        let q = view(&operand.q, rows, operand.width);
-        product(
-            MatMut::from_row_major_slice_mut(scores, rows, count),
-            Accum::Replace,
-            q,
-            view(keys, count, operand.width).transpose(),
-        );
-        return;
-    }
-    for (q, scores) in operand.q.chunks_exact(operand.width).zip(scores.chunks_exact_mut(count)) {
-        simd::dot_rows(q, keys, scores);
-    }
 }
 
 /// The keys of a tile as the operand meets them: raw codes, or decoded and rotated where positions still have to be applied.
@@ -156,24 +159,9 @@ fn load_keys(head: &Head<'_>, part: &HeadPart<'_>, first: usize, keys: &mut [f32
     }
 }
 
-/// Applies what was left out of the products: scales and offsets of raw codes, and the mean's share.
-fn finish_scores(head: &Head<'_>, part: &HeadPart<'_>, first: usize, scores: &mut [f32], bias: f32, q_sum: f32) {
-    if head.rotate.is_some() {
-        return;
-    }
-    let rows = &part.keys.rows;
-    if !rows.is_scaled() {
-        scores.iter_mut().for_each(|score| *score += bias);
-        return;
-    }
-    for (i, score) in scores.iter_mut().enumerate() {
-        *score = *score * rows.scale(first + i) + rows.offset(first + i) * q_sum + bias;
-    }
-}
-
 impl Row {
-    /// Adds tokens with these scores and the raw codes of their values.
-    fn take(&mut self, part: &HeadPart<'_>, first: usize, scores: &mut [f32], values: &[f32]) {
+    /// Adds tokens with these scores, the raw codes of their values, and the scales of those.
+    fn take(&mut self, scores: &mut [f32], values: &[f32], scales: &Scales) {
         let max = scores.iter().copied().fold(self.max, f32::max);
         if max > self.max {
             let shrink = (self.max - max).exp();
@@ -182,18 +170,10 @@ impl Row {
             self.max = max;
         }
         self.sum += simd::exp_shifted(scores, max);
-        let rows = &part.values.rows;
-        let mut offset = 0.0;
-        if rows.is_scaled() {
-            for (i, weight) in scores.iter_mut().enumerate() {
-                offset += *weight * rows.offset(first + i);
-                *weight *= rows.scale(first + i);
-            }
-        }
-        simd::combine_rows(scores, &values[..scores.len() * part.values.width], &mut self.latent);
-        if offset != 0.0 {
-            self.latent.iter_mut().for_each(|x| *x += offset);
-        }
+        let offset = simd::dot(scores, &scales.offset[..scores.len()]);
+        scores.iter_mut().zip(&scales.scale).for_each(|(weight, scale)| *weight *= scale);
+        simd::combine_rows(scores, &values[..scores.len() * self.latent.len()], &mut self.latent);
+        self.latent.iter_mut().for_each(|x| *x += offset);
     }
 }
 
