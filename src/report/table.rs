@@ -28,6 +28,7 @@ const ATTENTION: &[Column] = &[
     ("basis", LEFT, |r| r.param("basis")),
     ("rank K/V", RIGHT, |r| r.param("rank")),
     ("latent", LEFT, |r| r.param("latent")),
+    ("keys", LEFT, |r| r.param("keys")),
     ("context", RIGHT, |r| r.param("context")),
     ("batch", RIGHT, |r| r.param("batch")),
     ("bytes kept", RIGHT, |r| percent(r.figure("kept_bytes")?)),
