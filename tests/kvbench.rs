@@ -200,6 +200,7 @@ fn bad_use_is_one_error_line_and_exit_code_2() {
     refused(&kvbench(&["--nonsense"]), &["--nonsense"]);
     refused(&kvbench(&["fly"]), &["fly"]);
     refused(&kvbench(&["svd", "--input", "/nonexistent.safetensors"]), &["/nonexistent.safetensors"]);
+    refused(&kvbench(&["attention", "--input", "/nonexistent.safetensors"]), &["--input", "svd takes files"]);
     refused(&kvbench(&["doctor", "--format", "csv"]), &["--format", "json"]);
     refused(&kvbench(&["--threads", "0", "doctor"]), &["--threads"]);
 }
@@ -413,7 +414,8 @@ impl Case for Fake {
         "f32".to_owned()
     }
     fn verify(&mut self) -> Result<Verdict> {
-        self.verdict.clone().map_err(|what| Error::Numeric { op: "fake", what: what.to_owned() })
+        let failed = |what: &str| Error::Numeric { op: "fake", what: what.to_owned() };
+        self.verdict.clone().map_err(failed)
     }
     fn work(&self) -> Work {
         Work { bytes: 1 << 20, flops: 1 }

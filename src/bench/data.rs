@@ -109,6 +109,14 @@ impl Batch {
     }
 }
 
+impl Batch {
+    /// The lowest rank that reaches a relative error for a matrix.
+    pub(super) fn rank_for(&self, matrix: usize, error: f64) -> usize {
+        let most = self.spectra[matrix].len();
+        (0..most).find(|rank| self.optimum(matrix, *rank) <= error).unwrap_or(most)
+    }
+}
+
 fn dimensions(tensor: &Tensor) -> [usize; 3] {
     let shape = tensor.shape();
     [shape[0], shape[1], shape[2]]

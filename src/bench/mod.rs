@@ -20,7 +20,7 @@ pub use case::{Case, Line, Verdict, Work, measure};
 use data::Inputs;
 
 use crate::{
-    Device, Dtype, Result,
+    Device, Dtype, InputError, Result,
     report::{DeviceInfo, Document, Row, SCHEMA, Skipped},
 };
 
@@ -34,7 +34,7 @@ pub struct Request {
     pub device: Device,
     /// Element types; `None` for what is natural to an operation.
     pub dtypes: Option<Vec<Dtype>>,
-    /// A safetensors file to take matrices from.
+    /// A safetensors file to take matrices from; attention, which needs more than matrices, is then left out.
     pub input: Option<PathBuf>,
     /// Whether a file may hold NaN and Inf.
     pub allow_nonfinite: bool,
@@ -145,11 +145,15 @@ fn plan(request: &Request, inputs: &mut Inputs) -> Result<Vec<Planned>> {
     if let Some(only) = &request.only {
         return Ok(vec![Planned::parse(only)?]);
     }
+    if request.svd.is_none() && request.input.is_some() {
+        let error = InputError::new("--input", "a file of matrices for attention", "no file");
+        return Err(error.hint("kvbench svd takes files; attention needs queries, keys and values together").into());
+    }
     let mut planned = Vec::new();
     if let Some(sweep) = &request.svd {
         planned.extend(svd::plan(sweep, request, inputs)?.into_iter().map(Planned::Svd));
     }
-    if let Some(sweep) = &request.attention {
+    if let Some(sweep) = &request.attention.as_ref().filter(|_| request.input.is_none()) {
         planned.extend(attention::plan(sweep, request, inputs)?.into_iter().map(Planned::Attention));
     }
     Ok(planned)

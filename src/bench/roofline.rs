@@ -4,6 +4,7 @@ use std::{hint::black_box, time::Instant};
 
 use rayon::prelude::*;
 
+use super::host;
 use crate::{
     device::simd::{self, Level, fma, multiversion},
     report::{Bandwidth, DeviceInfo, Roofline},
@@ -21,7 +22,9 @@ impl Limits {
     /// Measures the CPU: about a second, or a third of that when `quick`.
     pub fn measure(quick: bool) -> Self {
         let seconds = if quick { 0.02 } else { 0.08 };
-        let largest: usize = if quick { 96 << 20 } else { 256 << 20 };
+        let wanted: usize = if quick { 96 << 20 } else { 256 << 20 };
+        let free = host::memory("MemAvailable:").unwrap_or(u64::MAX) / 4;
+        let largest = wanted.min(usize::try_from(free).unwrap_or(usize::MAX)).max(16 << 20);
         let data = vec![1.0f32; largest / 4];
         let sizes = [1 << 20, 4 << 20, 16 << 20, largest];
         let bandwidth = sizes.map(|bytes| {

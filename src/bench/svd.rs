@@ -186,6 +186,8 @@ impl Truncation {
             && factors.iter().all(|f| f.norm.is_finite() != f.marked);
         if let Asked::Tolerance(tolerance) = self.spec.asked {
             passed &= worst(|f| f.relative) <= tolerance * OPTIMAL_LIMIT;
+            let fewest = |i: usize| self.batch.rank_for(i, tolerance / OPTIMAL_LIMIT);
+            passed &= factors.iter().enumerate().all(|(i, f)| f.rank <= fewest(i));
         }
         let [_, rows, cols] = self.batch.dimensions();
         let kept_bytes = self.kept * (rows + cols) as f64 / (rows * cols) as f64;

@@ -14,6 +14,8 @@ const COLUMNS: &[Column] = &[
     ("error_optimal_ratio", |r| number(r.error("optimal_ratio"))),
     ("error_orthogonality", |r| number(r.error("orthogonality"))),
     ("error_attention_output", |r| number(r.error("attention_output"))),
+    ("error_keys", |r| number(r.error("keys"))),
+    ("error_values", |r| number(r.error("values"))),
     ("kept_bytes", |r| number(r.figure("kept_bytes"))),
     ("seconds_median", |r| number(r.seconds.map(|s| s.median))),
     ("seconds_min", |r| number(r.seconds.map(|s| s.min))),
