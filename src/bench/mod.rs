@@ -101,7 +101,7 @@ impl Planned {
 /// Runs what is asked for.
 ///
 /// # Errors
-/// [`Error::Input`] for cases and files that are not understood, and whatever an operation returns while it is timed.
+/// [`crate::Error::Input`] for cases and files that are not understood, and whatever an operation returns while it is timed.
 /// A wrong result is no error here: its row is not verified and has no time.
 pub fn run(request: &Request, watcher: &mut dyn Watcher) -> Result<Document> {
     let mut inputs = Inputs::new(request);

@@ -13,7 +13,7 @@ use lowkey::{
     cache::{KvCache, Mode, Spec},
     calibrate::{self, Evaluation, Evaluator},
     coded::Format as KvFormat,
-    model::{self, GenerateOptions, Generated, LoadOptions, Model, Sampling, Tokenizer, perplexity},
+    model::{self, Encoded, GenerateOptions, Generated, LoadOptions, Model, Sampling, Tokenizer, perplexity},
 };
 use serde_json::{Value, json};
 
@@ -42,6 +42,9 @@ struct Common {
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
     verbose: u8,
 }
+
+/// Longest text read, in bytes.
+const MAX_TEXT: u64 = 1 << 30;
 
 #[derive(Clone, Copy, PartialEq, ValueEnum)]
 enum Format {
@@ -100,6 +103,25 @@ struct Generate {
     /// How the key-value cache is kept, such as rank=32,latent=int8 (default: dense f32)
     #[arg(long, value_name = "SPEC")]
     kv: Option<String>,
+    #[command(flatten)]
+    calibration: Calibration,
+}
+
+#[derive(Args)]
+struct Calibration {
+    /// Text that calibrated bases are fitted to
+    #[arg(long, value_name = "FILE")]
+    calibrate: Option<PathBuf>,
+    /// Windows of the calibration text, spread over it
+    #[arg(long, default_value_t = 16)]
+    calibrate_windows: usize,
+}
+
+impl Calibration {
+    fn text(&self, tokenizer: &Tokenizer) -> anyhow::Result<Option<Encoded>> {
+        let read = |file: &PathBuf| Ok(tokenizer.encode(&model::read_text(file, MAX_TEXT)?, false)?);
+        self.calibrate.as_ref().map(read).transpose()
+    }
 }
 
 #[derive(Args)]
@@ -127,12 +149,8 @@ struct Eval {
     /// stream: as generation keeps it; whole: every position compressed, as papers print
     #[arg(long, value_enum, default_value = "stream")]
     kv_mode: KvMode,
-    /// Text that calibrated bases are fitted to
-    #[arg(long, value_name = "FILE")]
-    calibrate: Option<PathBuf>,
-    /// Windows of the calibration text, spread over it
-    #[arg(long, default_value_t = 16)]
-    calibrate_windows: usize,
+    #[command(flatten)]
+    calibration: Calibration,
 }
 
 #[derive(Clone, Copy, PartialEq, ValueEnum)]
@@ -227,10 +245,11 @@ fn generate(args: &Generate, common: &Common) -> anyhow::Result<()> {
         return Err(Error::from(InputError::new("--prompt", format!("{} tokens", prompt.len()), limit)).into());
     }
     let layout = model.layout(context.min(prompt.len().saturating_add(args.max_new_tokens)))?;
-    let mut cache = match &spec {
-        Some(spec) => KvCache::new(&layout, spec, None, model.device())?,
-        None => KvCache::dense(&layout, KvFormat::F32, model.device())?,
-    };
+    let spec = spec.unwrap_or(Spec::dense(KvFormat::F32));
+    let calibration = args.calibration.text(&tokenizer)?;
+    let sampling = calibrate::Sampling { windows: args.calibration.calibrate_windows, window: context };
+    let bases = calibrate::bases_for(&model, &spec, calibration.as_ref().map(|text| (&text.ids[..], sampling)))?;
+    let mut cache = KvCache::new(&layout, &spec, bases.as_ref(), model.device())?;
     let options = GenerateOptions {
         max_new_tokens: args.max_new_tokens,
         sampling: Sampling {
@@ -288,10 +307,9 @@ fn eval(args: &Eval, common: &Common) -> anyhow::Result<()> {
     let specs = specs(args)?;
     let model = load(&args.model, common)?;
     let tokenizer = Tokenizer::load(&args.model, model.config().vocab_size)?;
-    let read = |file: &PathBuf| tokenizer.encode(&model::read_text(file, 1 << 30)?, false);
-    let text = read(&args.text)?;
-    let calibration = args.calibrate.as_ref().map(read).transpose()?;
-    let sampling = calibrate::Sampling { windows: args.calibrate_windows, window: args.window };
+    let text = tokenizer.encode(&model::read_text(&args.text, MAX_TEXT)?, false)?;
+    let calibration = args.calibration.text(&tokenizer)?;
+    let sampling = calibrate::Sampling { windows: args.calibration.calibrate_windows, window: args.window };
     let mut options =
         perplexity::Options { window: args.window, stride: args.stride, samples: args.samples, ..Default::default() };
     let windows = perplexity::windows(text.ids.len(), &options)?.len();

@@ -2,9 +2,9 @@
 
 use std::{cell::OnceCell, sync::Arc};
 
-use super::{Moments, Sampling, bases, collect};
+use super::{Moments, Sampling, bases, collect_from};
 use crate::{
-    InputError, Result,
+    Result,
     cache::{BasisKind, KvCache, Layout, Spec},
     coded::Format,
     model::{
@@ -67,11 +67,11 @@ impl<'a> Evaluator<'a> {
     /// The text under `spec`.
     ///
     /// # Errors
-    /// As [`score`], [`collect`] and [`KvCache::new`]; [`crate::Error::Input`] when a calibrated basis has no text.
+    /// As [`score`], [`super::collect`] and [`KvCache::new`]; [`crate::Error::Input`] when a calibrated basis has no text.
     pub fn run(&self, spec: &Spec) -> Result<Evaluation> {
         let bases = match spec.basis {
             BasisKind::Calibrated => Some(bases(self.model, self.moments()?, spec)?),
-            _ => None,
+            BasisKind::Identity | BasisKind::Online => None,
         };
         let (layout, device) = (&self.layout, self.model.device());
         let make_cache = || KvCache::new(layout, spec, bases.as_ref(), device);
@@ -85,11 +85,7 @@ impl<'a> Evaluator<'a> {
         if let Some(moments) = self.moments.get() {
             return Ok(moments);
         }
-        let Some((ids, sampling)) = self.calibration else {
-            let error = InputError::new("--calibrate", "no text", "a text to fit calibrated bases to");
-            return Err(error.hint("add --calibrate FILE, or use basis=online").into());
-        };
-        let moments = collect(self.model, ids, sampling)?;
+        let moments = collect_from(self.model, self.calibration)?;
         Ok(self.moments.get_or_init(|| moments))
     }
 }

@@ -14,7 +14,7 @@ pub use moments::Moments;
 
 use crate::{
     InputError, Result,
-    cache::{Bases, KvCache, Layout, Only, Spec},
+    cache::{Bases, BasisKind, KvCache, Layout, Only, Spec},
     coded::Format,
     model::{Model, Run},
 };
@@ -92,6 +92,25 @@ pub fn bases(model: &Model, moments: &Moments, spec: &Spec) -> Result<Arc<Bases>
         })
         .collect::<Result<_>>()?;
     Ok(Arc::new(Bases { layers }))
+}
+
+/// The bases that caches of `spec` need: calibrated ones from windows of a text, none for the other kinds.
+///
+/// # Errors
+/// As [`collect`] and [`bases`]; [`crate::Error::Input`] when calibrated bases have no text.
+pub fn bases_for(model: &Model, spec: &Spec, text: Option<(&[u32], Sampling)>) -> Result<Option<Arc<Bases>>> {
+    match spec.basis {
+        BasisKind::Calibrated => Ok(Some(bases(model, &collect_from(model, text)?, spec)?)),
+        BasisKind::Identity | BasisKind::Online => Ok(None),
+    }
+}
+
+fn collect_from(model: &Model, text: Option<(&[u32], Sampling)>) -> Result<Moments> {
+    let Some((ids, sampling)) = text else {
+        let error = InputError::new("--calibrate", "no text", "a text to fit calibrated bases to");
+        return Err(error.hint("add --calibrate FILE, or use basis=online").into());
+    };
+    collect(model, ids, sampling)
 }
 
 /// Elements of the square matrix of one head.

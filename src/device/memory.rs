@@ -26,7 +26,7 @@ pub enum Purpose {
 }
 
 impl Purpose {
-    /// Every purpose, in the order of [`MemoryUse::by_purpose`].
+    /// Every purpose, in a fixed order.
     pub const ALL: [Self; 5] = [Self::Weights, Self::Cache, Self::Bases, Self::Activations, Self::Scratch];
 }
 

@@ -35,7 +35,6 @@ macro_rules! multiversion {
         }
     };
 }
-#[allow(unused_imports, reason = "operations use it")]
 pub(crate) use multiversion;
 
 /// The instruction sets that inner loops are compiled for.
@@ -135,7 +134,7 @@ fn sum_lanes(lanes: &[f32; ROW_LANES]) -> f32 {
 }
 
 multiversion! {
-    /// out[i] = x . rows[i], for rows of x's length lying one after the other.
+    /// `out[i] = x . rows[i]`, for rows of x's length lying one after the other.
     pub fn dot_rows(x: &[f32], rows: &[f32], out: &mut [f32]) = dot_rows_body
 }
 
@@ -162,7 +161,7 @@ fn combine_rows_body<const FUSED: bool>(weights: &[f32], rows: &[f32], out: &mut
 }
 
 multiversion! {
-    /// out += sum over i of weights[i] * rows[i], for rows of out's length lying one after the other.
+    /// `out += sum over i of weights[i] * rows[i]`, for rows of out's length lying one after the other.
     pub fn combine_rows(weights: &[f32], rows: &[f32], out: &mut [f32]) = combine_rows_body
 }
 
