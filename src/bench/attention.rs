@@ -109,8 +109,10 @@ fn kept_forms(sweep: &Sweep, text: &Text) -> Vec<Kept> {
     let ranks = sweep.rank.clone().unwrap_or_else(|| usual_ranks.map(|r| Pair(r, r)).to_vec());
     let ranks: Vec<Option<Pair>> = ranks.into_iter().map(Some).collect();
     let mut kept = vec![Kept::Dense];
-    for keys in sweep.keys.as_deref().unwrap_or(&["pre-rope"]) {
-        for basis in sweep.basis.as_deref().unwrap_or(usual_bases) {
+    for basis in sweep.basis.as_deref().unwrap_or(usual_bases) {
+        // Without a decoder to absorb nothing is gained by rotating late.
+        let usual_keys: &[&'static str] = if *basis == "identity" { &["post-rope"] } else { &["post-rope", "pre-rope"] };
+        for keys in sweep.keys.as_deref().unwrap_or(usual_keys) {
             let usual: (&[&'static str], &[Option<Pair>]) =
                 if *basis == "identity" { (&["int8", "int4"], &[None]) } else { (&["f16", "int4"], &ranks) };
             for latent in sweep.latent.as_deref().unwrap_or(usual.0) {
