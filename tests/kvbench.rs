@@ -414,12 +414,7 @@ impl Case for Fake {
         "f32".to_owned()
     }
     fn verify(&mut self) -> Result<Verdict> {
-<<<<<<< HEAD
-        let failed = |what: &str| Error::Numeric { op: "fake", what: what.to_owned() };
-        self.verdict.clone().map_err(failed)
-=======
         self.verdict.clone().map_err(|what| Error::Numeric { op: "fake", what: what.to_owned() })
->>>>>>> bench
     }
     fn work(&self) -> Work {
         Work { bytes: 1 << 20, flops: 1 }
