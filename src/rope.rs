@@ -3,7 +3,7 @@
 //! Interleaved and partial variants are brought into this layout when a model is loaded; a pair that does not turn has
 //! frequency zero. Source: Su et al., "RoFormer", 2021.
 
-use crate::{Device, Error, Result, Tensor};
+use crate::{Device, Dtype, Error, Result, Tensor};
 
 /// Cosines and sines of every position, [positions, head_dim / 2] f32.
 #[derive(Clone, Debug)]
@@ -19,15 +19,14 @@ impl Rope {
     /// [`Error::Device`] when the memory is not to be had.
     pub fn new(inverse_frequencies: &[f32], positions: usize, device: &Device) -> Result<Self> {
         let shape = [positions, inverse_frequencies.len()];
-        let (mut cos, mut sin) = (Vec::with_capacity(shape[0] * shape[1]), Vec::with_capacity(shape[0] * shape[1]));
-        for position in 0..positions {
-            for frequency in inverse_frequencies {
-                let angle = position as f32 * frequency;
-                cos.push(angle.cos());
-                sin.push(angle.sin());
-            }
+        let mut cos = Tensor::zeros(&shape, Dtype::F32, device)?;
+        let mut sin = Tensor::zeros(&shape, Dtype::F32, device)?;
+        let turns = cos.slice_mut::<f32>()?.iter_mut().zip(sin.slice_mut::<f32>()?);
+        for (i, (cos, sin)) in turns.enumerate() {
+            let angle = (i / shape[1]) as f32 * inverse_frequencies[i % shape[1]];
+            (*sin, *cos) = angle.sin_cos();
         }
-        Ok(Self { cos: Tensor::from_slice(&cos, &shape, device)?, sin: Tensor::from_slice(&sin, &shape, device)? })
+        Ok(Self { cos, sin })
     }
 
     /// The usual inverse frequencies theta^(-2j / rotary_dim) for j in 0..rotary_dim / 2.
@@ -58,8 +57,8 @@ impl Rope {
         let &[tokens, heads, head_dim] = x.shape() else {
             return Err(Error::shape("rope", format!("{:?}", x.shape()), "[tokens, n_heads, head_dim]"));
         };
-        if head_dim != 2 * self.pairs() || position + tokens > self.positions() {
-            let found = format!("head_dim {head_dim}, positions {position}..{}", position + tokens);
+        if head_dim != 2 * self.pairs() || position.checked_add(tokens).is_none_or(|end| end > self.positions()) {
+            let found = format!("head_dim {head_dim}, {tokens} tokens from position {position}");
             return Err(Error::shape(
                 "rope",
                 found,

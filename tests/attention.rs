@@ -204,6 +204,34 @@ fn a_nan_stays_in_its_own_sequence() {
 }
 
 #[test]
+fn a_nan_in_a_token_is_not_seen_by_the_tokens_before_it() {
+    const TOKENS: usize = 150;
+    const AT: usize = 97;
+    let params = Params { scale: 0.2, rope: None, keys_rotated: true };
+    let data = |seed| normals(seed, 0, KV_HEADS * TOKENS * HEAD_DIM);
+    let side = |data: &[f32]| {
+        let mut rows = Coded::new(KV_HEADS, HEAD_DIM, Format::F32, &Device::cpu()).unwrap();
+        rows.push(data).unwrap();
+        OwnedSide { rows, decoder: None }
+    };
+    let clean = vec![(side(&data(1)), side(&data(2)))];
+    let expected = attend(&query(3, TOKENS), &[sequence(&clean, TOKENS)], &params).unwrap().to_f32_vec().unwrap();
+    for in_values in [false, true] {
+        let mut poisoned = data(if in_values { 2 } else { 1 });
+        poisoned[AT * HEAD_DIM + 5] = f32::NAN;
+        let (keys, values) = if in_values { (data(1), poisoned) } else { (poisoned, data(2)) };
+        let parts = vec![(side(&keys), side(&values))];
+        let found = attend(&query(3, TOKENS), &[sequence(&parts, TOKENS)], &params).unwrap().to_f32_vec().unwrap();
+        for (token, (found, expected)) in found.chunks(HEADS * HEAD_DIM).zip(expected.chunks(HEADS * HEAD_DIM)).enumerate() {
+            let shown = found[..HEAD_DIM].iter().any(|x| x.is_nan());
+            assert_eq!(shown, token >= AT, "token {token}");
+            let close = found.iter().zip(expected).all(|(a, b)| (a - b).abs() < 1e-5);
+            assert!(token >= AT || close, "token {token}");
+        }
+    }
+}
+
+#[test]
 fn arguments_that_do_not_fit_are_named_errors() {
     let parts = parts();
     let params = Params { scale: 1.0, rope: None, keys_rotated: true };

@@ -200,6 +200,8 @@ fn appends_that_do_not_fit_are_named_errors() {
     let calibrated: Spec = "rank=8,basis=calibrated".parse().unwrap();
     assert!(matches!(KvCache::new(&layout(), &calibrated, None, &Device::cpu()), Err(Error::Input(_))));
     assert!(matches!(KvCache::new(&layout(), &calibrated, Some(&identity_bases(9)), &Device::cpu()), Err(Error::Shape { .. })));
+    let unusable = Spec { dense: Format::Int8, ..calibrated.clone() };
+    assert!(matches!(KvCache::new(&layout(), &unusable, Some(&identity_bases(8)), &Device::cpu()), Err(Error::Input(_))));
     let wide: Spec = "rank=17".parse().unwrap();
     assert!(matches!(KvCache::new(&layout(), &wide, None, &Device::cpu()), Err(Error::Input(_))));
 }
@@ -211,7 +213,7 @@ fn a_spec_prints_a_line_that_reads_back_as_itself() {
         "rank=8,mean,basis=calibrated,weighting=none",
         "basis=identity,latent=int4-asym,keys=post-rope",
         "ratio=0.25,latent=bf16,k-only",
-        "rank-share=0.5,latent=f32,dense=f16,whole",
+        "rank-share=0.5,latent=f32,dense=f16",
     ] {
         let spec: Spec = line.parse().unwrap();
         assert_eq!(spec.to_string().parse::<Spec>().unwrap(), spec, "{line} printed as {spec}");
@@ -240,6 +242,7 @@ fn lines_that_mean_nothing_are_refused_by_key() {
         ("rank=8,mean", "kv mean"),
         ("rank=8,v-only,k-only", "kv"),
         ("rank=8,group=16", "kv group"),
+        ("rank=8,whole", "kv"),
         ("rank=8,colour=red", "kv"),
     ] {
         match line.parse::<Spec>() {

@@ -1,10 +1,10 @@
 //! Perplexity under compressed caches: the published figures, the dense cache at full rank, and bytes.
 
-use std::{collections::BTreeMap, path::PathBuf};
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
 
 use lowkey::{
     Device,
-    cache::{KvCache, Mode, Spec},
+    cache::{Bases, KvCache, Mode, Spec},
     calibrate::{Evaluator, Sampling},
     coded::Format,
     model::{Logits, Model, Run, Tokenizer, perplexity::Options, read_text},
@@ -131,35 +131,51 @@ fn whole_mode_reproduces_every_published_perplexity_and_byte_share() {
 
 #[test]
 fn full_rank_in_f32_predicts_the_same_tokens_as_the_dense_cache() {
-    let (model, tokenizer) = llama();
-    let text = read_text(&root("models/tinyshakespeare/val.txt"), 1 << 24).unwrap();
-    let ids = &tokenizer.encode(&text, false).unwrap().ids[..512];
-    let layout = model.layout(512).unwrap();
+    for folder in ["models/tinyshakespeare-llama", "models/tinyshakespeare-gpt2"] {
+        let model = Model::load(root(folder), &Device::cpu(), &Default::default()).unwrap();
+        let tokenizer = Tokenizer::load(root(folder), model.config().vocab_size).unwrap();
+        let text = read_text(&root("models/tinyshakespeare/val.txt"), 1 << 24).unwrap();
+        let ids = tokenizer.encode(&text, false).unwrap().ids;
+        let sampling = Sampling { windows: 2, window: 512 };
+        for (line, mode) in [
+            ("rank=64,latent=f32,block=64,window=16", Mode::Stream),
+            ("rank=64,latent=f32,block=111,window=1,sinks=0,keys=post-rope", Mode::Stream),
+            ("rank=64,basis=calibrated,latent=f32,block=59", Mode::Stream),
+            ("rank=64,basis=calibrated,weighting=none,latent=f32", Mode::Whole),
+            ("rank=64,latent=f32", Mode::Whole),
+        ] {
+            let spec = line.parse::<Spec>().unwrap().with_mode(mode);
+            let bases = lowkey::calibrate::bases_for(&model, &spec, Some((&ids, sampling))).unwrap();
+            let compared: usize = [0, 20_000, 40_000]
+                .iter()
+                .map(|start| same_winners(&model, &spec, bases.as_ref(), &ids[*start..start + 512]))
+                .sum();
+            assert!(compared > 3 * 450, "{compared} tokens with a clear winner");
+        }
+    }
+}
+
+/// Tokens whose most likely successor under the dense cache is clear, all of which must be the most likely under `spec`.
+fn same_winners(model: &Model, spec: &Spec, bases: Option<&Arc<Bases>>, ids: &[u32]) -> usize {
+    let layout = model.layout(ids.len()).unwrap();
     let logits = |mut cache: KvCache| -> Vec<f32> {
         let out = model.forward(&mut [Run { ids, cache: &mut cache }], Logits::All, &mut ()).unwrap();
         out.to_f32_vec().unwrap()
     };
-    let vocab = model.config().vocab_size;
     let dense = logits(KvCache::dense(&layout, Format::F32, model.device()).unwrap());
-    for line in [
-        "rank=64,latent=f32,block=64,window=16",
-        "rank=64,latent=f32,block=111,window=1,sinks=0,keys=post-rope",
-        "rank=64,latent=f32,whole",
-    ] {
-        let found = logits(KvCache::new(&layout, &line.parse().unwrap(), None, model.device()).unwrap());
-        let mut compared = 0;
-        for (dense, found) in dense.chunks_exact(vocab).zip(found.chunks_exact(vocab)) {
-            let top = |row: &[f32]| (0..vocab).max_by(|a, b| row[*a].total_cmp(&row[*b])).unwrap();
-            let best = top(dense);
-            let second =
-                dense.iter().enumerate().filter(|(i, _)| *i != best).map(|(_, x)| *x).fold(f32::NEG_INFINITY, f32::max);
-            if dense[best] - second > 1e-3 {
-                compared += 1;
-                assert_eq!(top(found), best, "{line}");
-            }
+    let found = logits(KvCache::new(&layout, spec, bases, model.device()).unwrap());
+    let vocab = model.config().vocab_size;
+    let mut compared = 0;
+    for (dense, found) in dense.chunks_exact(vocab).zip(found.chunks_exact(vocab)) {
+        let top = |row: &[f32]| (0..vocab).max_by(|a, b| row[*a].total_cmp(&row[*b])).unwrap();
+        let best = top(dense);
+        let second = dense.iter().enumerate().filter(|(i, _)| *i != best).map(|(_, x)| *x).fold(f32::NEG_INFINITY, f32::max);
+        if dense[best] - second > 1e-3 {
+            compared += 1;
+            assert_eq!(top(found), best, "{spec}");
         }
-        assert!(compared > 450, "{compared} tokens with a clear winner");
     }
+    compared
 }
 
 #[test]

@@ -85,6 +85,9 @@ fn check(q: &Tensor, sequences: &[Sequence<'_>], params: &Params<'_>) -> Result<
     let &[queries, n_heads, head_dim] = q.shape() else {
         return Err(Error::shape(OP, format!("q {:?}", q.shape()), "[queries, n_heads, head_dim]"));
     };
+    if head_dim == 0 {
+        return Err(Error::shape(OP, format!("q {:?}", q.shape()), "a head_dim of at least 1"));
+    }
     if q.dtype() != Dtype::F32 {
         return Err(Error::Dtype { op: OP, found: q.dtype(), expected: &[Dtype::F32] });
     }

@@ -4,7 +4,7 @@ use faer::{Accum, MatMut, MatRef, Par, linalg::matmul::matmul};
 
 use super::{Basis, BasisKind, CacheBytes, Layout, Mode, Spec, bases::hadamard};
 use crate::{
-    Device, Dtype, Error, InputError, Result, Tensor,
+    Device, Dtype, Error, InputError, Purpose, Result, Tensor,
     attention::{Decoder, Part, Side},
     coded::{Coded, Format},
     device::simd,
@@ -193,9 +193,9 @@ impl SideCache {
             return Err(Error::Numeric { op: "KvCache", what });
         }
         if merged && let Some(segment) = self.segments.first_mut() {
-            return segment.rows.push(&self.form.latents(rows, tokens, self.heads, self.head_dim)?.0);
+            return segment.rows.push(&self.form.latents(rows, [self.heads, tokens, self.head_dim], &self.device)?.0);
         }
-        let (latents, decoder) = self.form.latents(rows, tokens, self.heads, self.head_dim)?;
+        let (latents, decoder) = self.form.latents(rows, [self.heads, tokens, self.head_dim], &self.device)?;
         let mut rows = Coded::with_capacity(self.heads, tokens, self.form.rank, self.form.latent, &self.device)?;
         rows.push(&latents)?;
         let decoder = decoder.map(|decoder| decoder.stored(self.form.dense, &self.device)).transpose()?;
@@ -225,11 +225,12 @@ impl NewDecoder {
 
 impl SideForm {
     /// Latents [heads, tokens, rank] of rows [heads, tokens, head_dim], and what decodes them.
-    fn latents(&self, rows: &[f32], tokens: usize, heads: usize, head_dim: usize) -> Result<(Vec<f32>, Option<NewDecoder>)> {
+    fn latents(&self, rows: &[f32], shape: [usize; 3], device: &Device) -> Result<(Vec<f32>, Option<NewDecoder>)> {
+        let [heads, tokens, head_dim] = shape;
         match &self.source {
             Source::Identity => Ok((rows.to_vec(), None)),
             Source::Online => {
-                let mut basis = self.online_basis(rows, tokens, heads, head_dim)?;
+                let mut basis = self.online_basis(rows, shape, device)?;
                 // Calibrated bases carry this rotation from the start.
                 if self.latent.dtype() == Dtype::I4 {
                     hadamard(&mut basis, self.rank);
@@ -248,9 +249,10 @@ impl SideForm {
 
     /// The leading right singular vectors of each head's rows, [heads, head_dim, rank]; a block of fewer tokens than the
     /// rank leaves the last columns zero.
-    fn online_basis(&self, rows: &[f32], tokens: usize, heads: usize, head_dim: usize) -> Result<Vec<f32>> {
+    fn online_basis(&self, rows: &[f32], shape: [usize; 3], device: &Device) -> Result<Vec<f32>> {
+        let [heads, tokens, head_dim] = shape;
         let found = self.rank.min(tokens);
-        let rows = Tensor::from_slice(rows, &[heads, tokens, head_dim], &Device::cpu())?;
+        let rows = Tensor::from_slice(rows, &shape, &device.accounting(Purpose::Activations))?;
         let v = svd::truncated(&rows, svd::Rank::Fixed(found), &svd::Options::default())?.v.to_f32_vec()?;
         let mut basis = vec![0.0; heads * head_dim * self.rank];
         for (to, from) in basis.chunks_exact_mut(self.rank).zip(v.chunks_exact(found)) {

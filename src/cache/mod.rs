@@ -82,9 +82,10 @@ impl KvCache {
     /// An empty cache. `bases` are needed for, and only for, [`BasisKind::Calibrated`].
     ///
     /// # Errors
-    /// [`Error::Input`] for ranks that do not fit head_dim or missing bases, [`Error::Shape`] for bases of another
+    /// [`Error::Input`] for a spec that means nothing, ranks that do not fit head_dim or missing bases, [`Error::Shape`] for bases of another
     /// shape, [`Error::Device`] when the memory is not to be had.
     pub fn new(layout: &Arc<Layout>, spec: &Spec, bases: Option<&Arc<Bases>>, device: &Device) -> Result<Self> {
+        spec.check()?;
         let device = device.accounting(Purpose::Cache);
         let bases = bases.filter(|_| spec.basis == BasisKind::Calibrated);
         if spec.basis == BasisKind::Calibrated && bases.is_none_or(|bases| bases.layers.len() != layout.n_layers) {

@@ -64,7 +64,7 @@ pub enum Mode {
     Whole,
 }
 
-/// How a cache keeps its tokens. Read from a line (see the module), printed as one.
+/// How a cache keeps its tokens. Read from a line (see the module), printed as one; the mode is not part of the line.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Spec {
     /// Ranks; unused by [`BasisKind::Identity`].
@@ -94,7 +94,7 @@ pub struct Spec {
 }
 
 const KEYS: &str =
-    "rank, rank-share, ratio, basis, weighting, keys, latent, dense, window, sinks, block, v-only, k-only, mean or whole";
+    "rank, rank-share, ratio, basis, weighting, keys, latent, dense, window, sinks, block, v-only, k-only or mean";
 
 impl Spec {
     /// A cache that never compresses, stored as `format`.
@@ -167,8 +167,9 @@ impl Spec {
         (self.latent.row_bytes(rank) as f64 + basis) / (2 * head_dim) as f64
     }
 
-    fn check(self) -> Result<Self> {
-        let refuse = |field: &str, value: &str, limit: &str, hint: &str| -> Result<Self> {
+    /// Refuses combinations that mean nothing.
+    pub(super) fn check(&self) -> Result<()> {
+        let refuse = |field: &str, value: &str, limit: &str, hint: &str| -> Result<()> {
             Err(InputError::new(format!("kv {field}"), value, limit).hint(hint).into())
         };
         let identity = self.basis == BasisKind::Identity;
@@ -185,10 +186,13 @@ impl Spec {
         if self.mean && (self.basis != BasisKind::Calibrated || self.weighting != Weighting::None) {
             return refuse("mean", "mean", "basis=calibrated,weighting=none", "only calibrated PCA has a mean");
         }
+        if self.dense.is_quantized() {
+            return refuse("dense", "integers", "f32, f16 or bf16", "windows and bases have no scales");
+        }
         if self.block == 0 {
             return refuse("block", "0", "at least 1", "the default is 1024");
         }
-        Ok(self)
+        Ok(())
     }
 }
 
@@ -230,7 +234,6 @@ impl FromStr for Spec {
                 "v-only" if value.is_empty() => spec.only = Only::Values,
                 "k-only" if value.is_empty() => spec.only = Only::Keys,
                 "mean" if value.is_empty() => spec.mean = true,
-                "whole" if value.is_empty() => spec.mode = Mode::Whole,
                 "group" => {
                     let error = InputError::new("kv group", value, "no group")
                         .hint("one basis spans one head; groups are not built yet");
@@ -248,7 +251,8 @@ impl FromStr for Spec {
         let natural = if spec.basis == BasisKind::Calibrated && !spec.mean { Weighting::Query } else { Weighting::None };
         spec.weighting = weighting.unwrap_or(natural);
         spec.dense = dense.unwrap_or(spec.latent.companion());
-        spec.check()
+        spec.check()?;
+        Ok(spec)
     }
 }
 
@@ -272,9 +276,8 @@ impl fmt::Display for Spec {
         if self.dense != self.latent.companion() {
             write!(f, ",dense={}", self.dense)?;
         }
-        match self.mode {
-            Mode::Stream => write!(f, ",window={},sinks={},block={}", self.window, self.sinks, self.block)?,
-            Mode::Whole => write!(f, ",whole")?,
+        if self.mode == Mode::Stream {
+            write!(f, ",window={},sinks={},block={}", self.window, self.sinks, self.block)?;
         }
         match self.only {
             Only::Both => {}

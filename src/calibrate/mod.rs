@@ -51,8 +51,8 @@ impl Sampling {
 /// # Errors
 /// As [`Sampling::starts`] and the model's forward pass.
 pub fn collect(model: &Model, ids: &[u32], sampling: Sampling) -> Result<Moments> {
-    let layout = &model.layout(sampling.window)?;
     let starts = sampling.starts(ids.len())?;
+    let layout = &model.layout(sampling.window)?;
     let windows: Vec<Moments> = starts
         .par_iter()
         .map(|start| {

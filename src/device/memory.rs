@@ -51,7 +51,8 @@ pub struct Usage {
     pub peak: usize,
 }
 
-/// A reading of a device's memory account, in bytes.
+/// A reading of a device's memory account, in bytes. Tensors and scratch are counted; what CPU operations keep on their
+/// stacks and in short-lived working vectors (tiles, decoded keys, scores) is not.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct MemoryUse {
     /// All purposes together; its peak is the peak of the sum.

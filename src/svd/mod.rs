@@ -126,6 +126,9 @@ impl Sizes {
             return Err(Error::shape(OP, format!("a {shape:?}"), "matrices [.., m, n]"));
         };
         let (m, n) = (*m, *n);
+        if shape.iter().try_fold(1usize, |all, extent| all.checked_mul(*extent)).is_none() {
+            return Err(Error::shape(OP, format!("a {shape:?}"), "fewer than 2^64 elements"));
+        }
         if m == 0 || n == 0 {
             return Err(Error::shape(OP, format!("matrices of {m} x {n}"), "at least one row and one column"));
         }

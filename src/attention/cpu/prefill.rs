@@ -11,13 +11,29 @@ const BLOCK: usize = 64;
 
 pub(super) fn attend(head: &Head<'_>) -> Vec<f32> {
     let keys = decode_keys(head);
-    let values: Vec<Vec<f32>> = head.parts.iter().map(|part| stored_values(&part.values, part.tokens)).collect();
+    let values: Vec<Values> = head.parts.iter().map(|part| Values::new(&part.values, part.tokens)).collect();
     let mut out = vec![0.0; head.q.len()];
     let block_len = BLOCK * head.group * head.head_dim;
     out.par_chunks_mut(block_len).zip(head.q.par_chunks(block_len)).enumerate().for_each(|(i, (out, q))| {
         attend_block(head, head.position + i * BLOCK, q, &keys, &values, out);
     });
     out
+}
+
+/// The stored values of a part.
+struct Values {
+    /// [tokens, width], scales applied, decoder not.
+    rows: Vec<f32>,
+    /// Whether a product with weights of zero leaves nothing of a row.
+    finite: bool,
+}
+
+impl Values {
+    fn new(side: &HeadSide<'_>, tokens: usize) -> Self {
+        let rows = stored_values(side, tokens);
+        let finite = rows.iter().all(|x| x.is_finite());
+        Self { rows, finite }
+    }
 }
 
 /// All keys of the head, [tokens, head_dim], rotated.
@@ -52,7 +68,7 @@ fn stored_values(side: &HeadSide<'_>, tokens: usize) -> Vec<f32> {
 }
 
 /// Attention of the queries of one block, the first of which stands at `position`.
-fn attend_block(head: &Head<'_>, position: usize, q: &[f32], keys: &[f32], values: &[Vec<f32>], out: &mut [f32]) {
+fn attend_block(head: &Head<'_>, position: usize, q: &[f32], keys: &[f32], values: &[Values], out: &mut [f32]) {
     let rows = q.len() / head.head_dim;
     let visible = position + rows / head.group;
     let mut scores = vec![0.0; rows * visible];
@@ -66,8 +82,15 @@ fn attend_block(head: &Head<'_>, position: usize, q: &[f32], keys: &[f32], value
     for (part, values) in head.parts.iter().zip(values).filter(|(part, _)| part.start < visible) {
         let tokens = part.tokens.min(visible - part.start);
         let weights = scores.subcols(part.start, tokens);
-        let values = view(&values[..tokens * part.values.width], tokens, part.values.width);
-        add_values(head, part, weights, values, out);
+        let mut latent = vec![0.0; rows * part.values.width];
+        if values.finite {
+            let values = view(&values.rows[..tokens * part.values.width], tokens, part.values.width);
+            product(MatMut::from_row_major_slice_mut(&mut latent, rows, part.values.width), Accum::Replace, weights, values);
+        } else {
+            let seen = |row: usize| (position + row / head.group + 1).saturating_sub(part.start).min(tokens);
+            add_seen_rows(weights, &values.rows, part.values.width, seen, &mut latent);
+        }
+        add_values(head, part, weights, &latent, out);
     }
 }
 
@@ -80,17 +103,23 @@ fn softmax(row: &mut [f32], seen: usize) {
     hidden.fill(0.0);
 }
 
-fn add_values(head: &Head<'_>, part: &HeadPart<'_>, weights: MatRef<'_, f32>, values: MatRef<'_, f32>, out: &mut [f32]) {
-    let rows = weights.nrows();
+/// As a matrix product, but without touching what a row does not see: zero times NaN is NaN.
+fn add_seen_rows(weights: MatRef<'_, f32>, values: &[f32], width: usize, seen: impl Fn(usize) -> usize, latent: &mut [f32]) {
+    for (i, latent) in latent.chunks_exact_mut(width).enumerate() {
+        let weights: Vec<f32> = weights.row(i).iter().take(seen(i)).copied().collect();
+        simd::combine_rows(&weights, &values[..weights.len() * width], latent);
+    }
+}
+
+/// Adds the decoded share of one part, `latent` [rows, width], to `out` [rows, head_dim].
+fn add_values(head: &Head<'_>, part: &HeadPart<'_>, weights: MatRef<'_, f32>, latent: &[f32], out: &mut [f32]) {
     let Some(decoder) = &part.values.decoder else {
-        product(MatMut::from_row_major_slice_mut(out, rows, head.head_dim), Accum::Add, weights, values);
+        out.iter_mut().zip(latent).for_each(|(out, x)| *out += x);
         return;
     };
-    let width = part.values.width;
-    let mut latent = vec![0.0; rows * width];
-    product(MatMut::from_row_major_slice_mut(&mut latent, rows, width), Accum::Replace, weights, values);
+    let (rows, width) = (weights.nrows(), part.values.width);
     let decoder_t = view(&decoder.matrix, head.head_dim, width).transpose();
-    product(MatMut::from_row_major_slice_mut(out, rows, head.head_dim), Accum::Add, view(&latent, rows, width), decoder_t);
+    product(MatMut::from_row_major_slice_mut(out, rows, head.head_dim), Accum::Add, view(latent, rows, width), decoder_t);
     if let Some(mean) = &decoder.mean {
         for (i, row) in out.chunks_exact_mut(head.head_dim).enumerate() {
             simd::axpy(weights.row(i).iter().sum(), mean, row);
