@@ -259,6 +259,20 @@ fn every_tensor_of_a_file_is_taken_and_what_is_not_finite_is_named() {
     let row = &rows(&document)[0];
     assert!(row["note"].as_str().unwrap().starts_with("1 of 6 matrices"), "{row}");
     assert_row_keeps_the_contract(row);
+
+    let k = Tensor::from_slice(&vec![f32::NAN; 2 * 59 * 16], &[2, 59, 16], &device).unwrap();
+    files::save(&path, &[("k".into(), saved(&k))]).unwrap();
+    let document = json_of(&kvbench(&[&args[..], &["--allow-nonfinite"]].concat()));
+    assert!(rows(&document).is_empty(), "nothing was checked, so nothing is verified: {document:#}");
+    assert!(document["skipped"][0]["reason"].as_str().unwrap().contains("NaN or Inf"));
+}
+
+#[test]
+fn the_commit_is_the_one_that_was_checked_out_at_build_time_or_null() {
+    let case = "svd:data=power,batch=1,rows=16,cols=4,seed=0,dtype=f32,rank=2";
+    let commit = json_of(&kvbench(&["--only", case, "--quick", "--format", "json"]))["commit"].clone();
+    assert_eq!(commit.as_str(), option_env!("LOWKEY_COMMIT"));
+    assert!(commit.is_null() || commit.as_str().unwrap().bytes().all(|b| b.is_ascii_hexdigit()), "{commit}");
 }
 
 #[test]
@@ -336,6 +350,11 @@ fn compare_tells_same_faster_slower_and_ambiguous_apart() {
     b[0].1 = None;
     let (code, output) = compared(&a, &run_with(&b));
     assert_eq!((code, &rows(&json_of(&output))[0]["verdict"]), (Some(1), &json!("failed")));
+    let wrong = run_with(&[("same", None)]);
+    let (code, output) = compared(&wrong, &wrong);
+    assert_eq!((code, &rows(&json_of(&output))[0]["verdict"]), (Some(0), &json!("wrong")), "nothing got worse");
+    let (code, output) = compared(&wrong, &run_with(&[("same", Some([1.0, 1.0, 1.0]))]));
+    assert_eq!((code, &rows(&json_of(&output))[0]["verdict"]), (Some(0), &json!("repaired")));
 }
 
 #[test]
@@ -424,7 +443,8 @@ impl Case for Fake {
     }
     fn call(&mut self, side: Side) -> Result<()> {
         self.calls.push(side);
-        std::thread::sleep(std::time::Duration::from_micros(if side == Side::Ours { 300 } else { 900 }));
+        // Longer than the shortest sample, so that each call is a sample of its own.
+        std::thread::sleep(std::time::Duration::from_micros(300));
         Ok(())
     }
 }
@@ -457,7 +477,7 @@ fn both_contenders_take_turns_in_the_same_run() {
     let (row, calls) = measured(Ok(Verdict { passed: true, ..Verdict::default() }));
     let (seconds, baseline) = (row.seconds.unwrap(), row.baseline.unwrap());
     assert!(seconds.min <= seconds.median && seconds.median <= seconds.max);
-    assert!(baseline.ratio > 1.0, "the other sleeps three times as long");
+    assert_eq!(baseline.ratio, baseline.seconds / seconds.median);
     let timed = &calls[calls.len() - 2 * seconds.runs..];
     for (round, pair) in timed.chunks(2).enumerate() {
         let first = if round % 2 == 0 { Side::Ours } else { Side::Baseline };
