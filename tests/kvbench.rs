@@ -164,6 +164,36 @@ fn attention_over_the_real_cache_stands_beside_dense_and_int4() {
 }
 
 #[test]
+fn blocks_windows_and_sinks_are_swept_and_each_cache_holds_what_its_format_can() {
+    let shape =
+        ["attention", "--heads", "4/2", "--head-dim", "16", "--context", "111", "--rank", "4,16", "--keys", "post-rope"];
+    let lists = ["--block", "16,32", "--window", "0,7", "--sinks", "1,3", "--quick", "--format", "json"];
+    let document = json_of(&kvbench(&[&shape[..], &lists].concat()));
+    let of = |row: &Value, name: &str| row["params"][name].to_string();
+    let mut places = std::collections::HashSet::new();
+    for row in rows(&document) {
+        assert_row_keeps_the_contract(row);
+        places.insert([of(row, "block"), of(row, "window"), of(row, "sinks")]);
+        // Steps of int8 over 16 elements: at worst 4 / 254 of a row; int4 4 / 14.
+        let most = match (row["params"]["latent"].as_str(), row["params"]["rank"].as_str()) {
+            (None, _) => 5e-4,
+            (Some("int8"), None) => 0.018,
+            (Some("int4"), None) => 0.29,
+            (Some("f16"), Some("16/16")) => 2e-3,
+            // A flat spectrum leaves 12 of 16.
+            (Some("f16"), Some("4/4")) => 0.87,
+            _ => 1.0,
+        };
+        for side in ["keys", "values"] {
+            let limit = row["figures"][format!("{side}_limit")].as_f64().unwrap();
+            let error = row["error"][side].as_f64().unwrap();
+            assert!(error <= limit && limit <= most, "{side}: {error} {limit} {most} {row}");
+        }
+    }
+    assert_eq!(places.len(), 8 + 1, "every place, and the dense cache that has none");
+}
+
+#[test]
 fn without_models_the_data_is_synthetic_and_stderr_says_so() {
     let output = kvbench(&["svd", "--rank", "4", "--quick", "--format", "json"]);
     assert!(String::from_utf8_lossy(&output.stderr).contains("synthetic"));
@@ -201,6 +231,9 @@ fn bad_use_is_one_error_line_and_exit_code_2() {
     refused(&kvbench(&["fly"]), &["fly"]);
     refused(&kvbench(&["svd", "--input", "/nonexistent.safetensors"]), &["/nonexistent.safetensors"]);
     refused(&kvbench(&["attention", "--input", "/nonexistent.safetensors"]), &["--input", "svd takes files"]);
+    let split = kvbench(&["svd", "--input", "/nonexistent\nerror: more.safetensors"]);
+    refused(&split, &["/nonexistent\\nerror: more.safetensors"]);
+    assert_eq!(split.stderr.iter().filter(|b| **b == b'\n').count(), 1);
     refused(&kvbench(&["doctor", "--format", "csv"]), &["--format", "json"]);
     refused(&kvbench(&["--threads", "0", "doctor"]), &["--threads"]);
 }
@@ -222,6 +255,15 @@ fn cases_that_do_not_apply_are_listed_with_a_reason() {
     assert_eq!(skipped.len(), 1);
     assert!(skipped[0]["case"].as_str().unwrap().ends_with("rank=9"));
     assert!(skipped[0]["reason"].as_str().unwrap().contains("rank 9"));
+    let case = skipped[0]["case"].as_str().unwrap();
+    refused(&kvbench(&["--only", case, "--quick"]), &["--only", "rank 9 is over"]);
+    for format in ["csv", "jsonl"] {
+        let output =
+            kvbench(&["svd", "--batch", "1", "--rows", "40", "--cols", "8", "--rank", "8,9", "--quick", "--format", format]);
+        let text = String::from_utf8(output.stderr).unwrap();
+        assert!(output.status.success() && text.lines().count() == 1, "{text}");
+        assert!(text.starts_with(&format!("skipped: {case}: rank 9")), "{text}");
+    }
     let huge = ["attention", "--heads", "4096/4096", "--head-dim", "4096", "--context", "16M", "--batch", "64k"];
     let document = json_of(&kvbench(&[&huge[..], &["--rank", "8", "--quick", "--format", "json"]].concat()));
     assert!(rows(&document).is_empty() && !document["skipped"].as_array().unwrap().is_empty());
@@ -259,6 +301,20 @@ fn every_tensor_of_a_file_is_taken_and_what_is_not_finite_is_named() {
     let row = &rows(&document)[0];
     assert!(row["note"].as_str().unwrap().starts_with("1 of 6 matrices"), "{row}");
     assert_row_keeps_the_contract(row);
+
+    let k = Tensor::from_slice(&vec![f32::NAN; 2 * 59 * 16], &[2, 59, 16], &device).unwrap();
+    files::save(&path, &[("k".into(), saved(&k))]).unwrap();
+    let document = json_of(&kvbench(&[&args[..], &["--allow-nonfinite"]].concat()));
+    assert!(rows(&document).is_empty(), "nothing was checked, so nothing is verified: {document:#}");
+    assert!(document["skipped"][0]["reason"].as_str().unwrap().contains("NaN or Inf"));
+}
+
+#[test]
+fn the_commit_is_the_one_that_was_checked_out_at_build_time_or_null() {
+    let case = "svd:data=power,batch=1,rows=16,cols=4,seed=0,dtype=f32,rank=2";
+    let commit = json_of(&kvbench(&["--only", case, "--quick", "--format", "json"]))["commit"].clone();
+    assert_eq!(commit.as_str(), option_env!("LOWKEY_COMMIT"));
+    assert!(commit.is_null() || commit.as_str().unwrap().bytes().all(|b| b.is_ascii_hexdigit()), "{commit}");
 }
 
 #[test]
@@ -336,6 +392,11 @@ fn compare_tells_same_faster_slower_and_ambiguous_apart() {
     b[0].1 = None;
     let (code, output) = compared(&a, &run_with(&b));
     assert_eq!((code, &rows(&json_of(&output))[0]["verdict"]), (Some(1), &json!("failed")));
+    let wrong = run_with(&[("same", None)]);
+    let (code, output) = compared(&wrong, &wrong);
+    assert_eq!((code, &rows(&json_of(&output))[0]["verdict"]), (Some(0), &json!("wrong")), "nothing got worse");
+    let (code, output) = compared(&wrong, &run_with(&[("same", Some([1.0, 1.0, 1.0]))]));
+    assert_eq!((code, &rows(&json_of(&output))[0]["verdict"]), (Some(0), &json!("repaired")));
 }
 
 #[test]
@@ -424,7 +485,8 @@ impl Case for Fake {
     }
     fn call(&mut self, side: Side) -> Result<()> {
         self.calls.push(side);
-        std::thread::sleep(std::time::Duration::from_micros(if side == Side::Ours { 300 } else { 900 }));
+        // Longer than the shortest sample, so that each call is a sample of its own.
+        std::thread::sleep(std::time::Duration::from_micros(300));
         Ok(())
     }
 }
@@ -457,7 +519,7 @@ fn both_contenders_take_turns_in_the_same_run() {
     let (row, calls) = measured(Ok(Verdict { passed: true, ..Verdict::default() }));
     let (seconds, baseline) = (row.seconds.unwrap(), row.baseline.unwrap());
     assert!(seconds.min <= seconds.median && seconds.median <= seconds.max);
-    assert!(baseline.ratio > 1.0, "the other sleeps three times as long");
+    assert_eq!(baseline.ratio, baseline.seconds / seconds.median);
     let timed = &calls[calls.len() - 2 * seconds.runs..];
     for (round, pair) in timed.chunks(2).enumerate() {
         let first = if round % 2 == 0 { Side::Ours } else { Side::Baseline };
@@ -497,12 +559,6 @@ fn a_document_survives_being_saved_and_read() {
     std::fs::File::create(&path).unwrap().write_all(b"old").unwrap();
     let below = path.join("below.json");
     let output = kvbench(&["--only", case, "--quick", "--save", below.to_str().unwrap()]);
-    refused_after_running(&output, "below.json");
+    refused(&output, &["--save", "below.json", "a folder that exists"]);
     assert_eq!(std::fs::read(&path).unwrap(), b"old");
-}
-
-fn refused_after_running(output: &Output, word: &str) {
-    let text = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(2), "{text}");
-    assert!(text.contains("error:") && text.contains(word), "{text}");
 }

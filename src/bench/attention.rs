@@ -1,6 +1,7 @@
 //! Cases of attention: one decode step over a cache, every layer, one query a sequence.
 //!
-//! Verified against attention in f64 over what the cache decodes to (`relative`, the kernel alone). Beside it stand
+//! Verified against attention in f64 over what the cache decodes to (`relative`, the kernel alone), and what it decodes to
+//! against the exact keys and values, within what its format may lose (`keys_limit`, `values_limit`). Beside it stand
 //! `attention_output`, the distance from f64 attention over the exact keys and values, and the errors of the kept keys
 //! and values themselves. The rival is our own decode over a dense 16-bit cache of the same tokens.
 //!
@@ -13,6 +14,7 @@ use std::rc::Rc;
 use super::{
     Case, Line, Prepared, Request, Verdict, Work,
     data::Inputs,
+    limits,
     oracle::{self, Rows, worst_of},
     sweep::Pair,
     timing::Side,
@@ -47,11 +49,11 @@ pub struct Sweep {
     /// Form of stored keys.
     pub keys: Option<Vec<&'static str>>,
     /// Tokens sealed at a time.
-    pub block: Option<usize>,
+    pub block: Option<Vec<usize>>,
     /// Newest tokens kept dense.
-    pub window: Option<usize>,
+    pub window: Option<Vec<usize>>,
     /// First tokens kept dense.
-    pub sinks: Option<usize>,
+    pub sinks: Option<Vec<usize>>,
     /// Whether to say where the bytes lie.
     pub explain: bool,
 }
@@ -101,7 +103,8 @@ fn product<A: Clone, B: Clone>(a: &[A], b: &[B]) -> Vec<(A, B)> {
 }
 
 fn kept_forms(sweep: &Sweep, text: &Text) -> Vec<Kept> {
-    let (window, sinks, block) = (sweep.window.unwrap_or(64), sweep.sinks.unwrap_or(4), sweep.block.unwrap_or(256));
+    let or = |list: &Option<Vec<usize>>, usual: usize| list.clone().unwrap_or_else(|| vec![usual]);
+    let places = product(&product(&or(&sweep.window, 64), &or(&sweep.sinks, 4)), &or(&sweep.block, 256));
     let wide = matches!(text, Text::Power { head_dim, .. } if *head_dim > 64);
     let usual_bases: &[&'static str] =
         if matches!(text, Text::Model { .. }) { &["identity", "calibrated", "online"] } else { &["identity", "online"] };
@@ -116,11 +119,11 @@ fn kept_forms(sweep: &Sweep, text: &Text) -> Vec<Kept> {
             let usual: (&[&'static str], &[Option<Pair>]) =
                 if *basis == "identity" { (&["int8", "int4"], &[None]) } else { (&["f16", "int4"], &ranks) };
             for latent in sweep.latent.as_deref().unwrap_or(usual.0) {
-                let form = |rank: &Option<Pair>| {
+                let form = |(rank, ((window, sinks), block)): (Option<Pair>, ((usize, usize), usize))| {
                     let (basis, keys, latent) = (basis.to_string(), keys.to_string(), latent.to_string());
-                    Kept::Coded { basis, rank: *rank, keys, latent, window, sinks, block }
+                    Kept::Coded { basis, rank, keys, latent, window, sinks, block }
                 };
-                kept.extend(usual.1.iter().map(form));
+                kept.extend(product(usual.1, &places).into_iter().map(form));
             }
         }
     }
@@ -267,12 +270,17 @@ impl Decode {
             let mut exact_keys = Rows::from_tokens(&self.sequences.keys[i][layer], heads, width);
             let mut keys = Rows::from_parts(&parts, false, heads, width)?;
             let values = Rows::from_parts(&parts, true, heads, width)?;
+            let latent = cache.spec().latent;
+            let before = exact_keys.quantization(latent);
             if let Some(rope) = &layout.rope {
                 exact_keys.rotate(rope)?;
                 if cache.spec().keys == KeyForm::PreRope {
                     keys.rotate(rope)?;
                 }
             }
+            let turned = cache.spec().keys == KeyForm::PostRope;
+            errors.key_step.add(if turned { exact_keys.quantization(latent) } else { before });
+            errors.value_step.add(exact_values.quantization(latent));
             errors.keys.add(exact_keys.distance(&keys));
             errors.values.add(exact_values.distance(&values));
             let same = oracle::attention(q, &keys, &values, layout.scale, layout.rope.as_ref())?;
@@ -322,20 +330,28 @@ impl Case for Decode {
             self.judge_layer(layer, out, &mut errors)?;
         }
         let bytes = self.bytes();
+        let head_dim = self.sequences.layout.head_dim;
+        let spec = self.spec.cache_spec()?;
+        let (key_rank, value_rank) = spec.ranks(head_dim)?;
+        let (keys, values) = (errors.keys.relative(), errors.values.relative());
+        let keys_limit = limits::kept(&spec, key_rank, head_dim, errors.key_step.relative());
+        let values_limit = limits::kept(&spec, value_rank, head_dim, errors.value_step.relative());
         let kernel = worst_of(errors.kernel.into_iter());
         Ok(Verdict {
-            passed: kernel <= KERNEL_LIMIT,
+            passed: kernel <= KERNEL_LIMIT && keys <= keys_limit && values <= values_limit,
             error: vec![
                 ("relative", kernel),
                 ("attention_output", errors.output.relative()),
-                ("keys", errors.keys.relative()),
-                ("values", errors.values.relative()),
+                ("keys", keys),
+                ("values", values),
             ],
             figures: vec![
                 ("kept_bytes", bytes.sequence() as f64 / self.dense_bytes() as f64),
                 ("kv_bytes", bytes.sequence() as f64),
                 ("dense_kv_bytes", self.dense_bytes() as f64),
                 ("calibrated_bases_bytes", bytes.calibrated_bases as f64),
+                ("keys_limit", keys_limit),
+                ("values_limit", values_limit),
                 ("sealed_tokens", self.sealed_tokens() as f64),
             ],
             note: self.sequences.note.clone(),
@@ -367,6 +383,8 @@ struct Errors {
     output: Distance,
     keys: Distance,
     values: Distance,
+    key_step: Distance,
+    value_step: Distance,
 }
 
 /// Squared distance and squared length, summed.

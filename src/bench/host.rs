@@ -52,32 +52,9 @@ fn os_name() -> String {
     name.map_or_else(|| std::env::consts::OS.to_owned(), |name| name.trim_matches('"').to_owned())
 }
 
-/// The commit this was built from: `LOWKEY_COMMIT` at build time, else what the checkout it was built in is at.
+/// The commit that was checked out when this was built, by the build script; changes beside it do not show.
 pub(super) fn commit() -> Option<String> {
-    let built = option_env!("LOWKEY_COMMIT").map(str::to_owned);
-    built.or_else(|| head(Path::new(env!("CARGO_MANIFEST_DIR")))).filter(|commit| is_hash(commit))
-}
-
-fn head(checkout: &Path) -> Option<String> {
-    let git = git_folder(&checkout.join(".git"))?;
-    let head = fs::read_to_string(git.join("HEAD")).ok()?;
-    let Some(name) = head.trim().strip_prefix("ref: ") else { return Some(head.trim().to_owned()) };
-    // A linked worktree keeps its HEAD to itself and shares the branches.
-    let shared = fs::read_to_string(git.join("commondir")).map_or_else(|_| git.clone(), |to| git.join(to.trim()));
-    let loose = fs::read_to_string(shared.join(name)).ok().map(|hash| hash.trim().to_owned());
-    loose.or_else(|| {
-        let packed = fs::read_to_string(shared.join("packed-refs")).ok()?;
-        let found = packed.lines().find_map(|line| line.strip_suffix(name)?.strip_suffix(' '));
-        found.map(str::to_owned)
-    })
-}
-
-fn git_folder(path: &Path) -> Option<PathBuf> {
-    if path.is_dir() {
-        return Some(path.to_path_buf());
-    }
-    let pointer = fs::read_to_string(path).ok()?;
-    Some(path.parent()?.join(pointer.trim().strip_prefix("gitdir: ")?))
+    option_env!("LOWKEY_COMMIT").filter(|commit| is_hash(commit)).map(str::to_owned)
 }
 
 fn is_hash(text: &str) -> bool {

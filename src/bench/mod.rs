@@ -7,6 +7,7 @@ mod case;
 mod data;
 pub mod doctor;
 mod host;
+mod limits;
 mod oracle;
 pub mod roofline;
 pub mod svd;
@@ -101,7 +102,7 @@ impl Planned {
 /// Runs what is asked for.
 ///
 /// # Errors
-/// [`crate::Error::Input`] for cases and files that are not understood, and whatever an operation returns while it is timed.
+/// [`crate::Error::Input`] for cases and files that are not understood and an only case that does not apply, and whatever an operation returns while it is timed.
 /// A wrong result is no error here: its row is not verified and has no time.
 pub fn run(request: &Request, watcher: &mut dyn Watcher) -> Result<Document> {
     let mut inputs = Inputs::new(request);
@@ -120,6 +121,10 @@ pub fn run(request: &Request, watcher: &mut dyn Watcher) -> Result<Document> {
         let prepared = case.prepare(&mut inputs)?;
         inputs.take_remarks().iter().for_each(|line| watcher.say(line));
         match prepared {
+            Err(reason) if request.only.is_some() => {
+                let error = InputError::new("--only", line, "a case that applies");
+                return Err(error.hint(reason).into());
+            }
             Err(reason) => document.skipped.push(Skipped { case: line, reason }),
             Ok(mut case) => {
                 let row = measure(&mut *case, &device, &limits, &best)?;

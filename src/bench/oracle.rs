@@ -5,9 +5,11 @@ pub(super) fn worst_of(figures: impl Iterator<Item = f64>) -> f64 {
     figures.fold(0.0, |worst, figure| if worst.is_nan() || figure <= worst { worst } else { figure })
 }
 
+use super::limits;
 use crate::{
     Result, Tensor,
     attention::{Part, Side},
+    coded::Format,
     rope::Rope,
 };
 
@@ -55,6 +57,20 @@ impl Rows {
             turn(row, cos, sin);
         }
         Ok(())
+    }
+
+    /// Squared error that quantizing every row may have, and the squared length of all.
+    pub(super) fn quantization(&self, format: Format) -> (f64, f64) {
+        let mut most = 0.0;
+        for row in self.data.chunks_exact(self.width) {
+            let (low, high) = row.iter().fold((f64::MAX, f64::MIN), |(low, high), x| (low.min(*x), high.max(*x)));
+            let largest = high.max(-low);
+            let span = if format == Format::Int4Asym { high - low } else { largest };
+            // Scale and offset are rounded to f16.
+            let element = limits::half_step(format) * span + 2.0 * limits::unit(Format::F16) * largest;
+            most += self.width as f64 * element * element;
+        }
+        (most, self.data.iter().map(|a| a * a).sum())
     }
 
     /// Squared distance to the same rows kept otherwise, and the squared length of these.

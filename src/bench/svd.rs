@@ -139,7 +139,10 @@ impl Spec {
             Ok(batch) => batch,
             Err(reason) => return Ok(Err(reason)),
         };
-        let [_, rows, cols] = batch.dimensions();
+        let [count, rows, cols] = batch.dimensions();
+        if batch.norms.iter().all(|norm| !norm.is_finite()) {
+            return Ok(Err(format!("every one of its {count} matrices holds NaN or Inf")));
+        }
         let most = rows.min(cols);
         if most > svd::MAX_COLUMNS {
             return Ok(Err(format!("the smaller side of a {rows} x {cols} matrix is over {}", svd::MAX_COLUMNS)));

@@ -71,14 +71,22 @@ pub fn shares(flag: &str, text: &str) -> Result<Vec<f64>> {
     within_count(flag, text, values.ok_or_else(|| refusal(flag, text, "numbers between 0 and 1", "write 0.1,0.01"))?)
 }
 
-/// One number of tokens, none included.
+/// Numbers of tokens, none included: `0,64` or `0,16..64`.
 ///
 /// # Errors
 /// As [`numbers`].
-pub fn tokens(flag: &str, text: &str) -> Result<usize> {
+pub fn tokens(flag: &str, text: &str) -> Result<Vec<usize>> {
     const MOST: usize = 1 << 30;
-    let value = if text == "0" { Some(0) } else { number(text, MOST) };
-    value.ok_or_else(|| refusal(flag, text, &format!("a whole number from 0 to {MOST}"), "write 64 or 1k"))
+    let mut values = Vec::new();
+    for part in text.split(',') {
+        if part == "0" {
+            values.push(0);
+            continue;
+        }
+        let refuse = |_| refusal(flag, text, &format!("whole numbers from 0 to {MOST}"), "write 0,64 or 1k");
+        values.extend(numbers(flag, part, MOST).map_err(refuse)?);
+    }
+    within_count(flag, text, values)
 }
 
 /// Named values: `f32,f16`.

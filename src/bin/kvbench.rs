@@ -150,13 +150,13 @@ struct AttentionArgs {
     #[arg(long, value_name = "LIST")]
     keys: Option<String>,
     /// Tokens sealed at a time
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "LIST")]
     block: Option<String>,
     /// Newest tokens kept dense
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "LIST")]
     window: Option<String>,
     /// First tokens kept dense
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "LIST")]
     sinks: Option<String>,
     /// Say on stderr where the bytes of each case lie
     #[arg(long)]
@@ -169,8 +169,7 @@ fn main() -> ExitCode {
     match run(&cli) {
         Ok(code) => code,
         Err(error) => {
-            // A closed stderr is no reason to panic.
-            let _ = writeln!(io::stderr(), "error: {error}");
+            eprint_line(&format!("error: {}", on_one_line(&error.to_string())));
             ExitCode::from(2)
         }
     }
@@ -205,12 +204,12 @@ fn use_threads(threads: Option<usize>) -> Result<()> {
 
 fn run_cases(common: &Common, command: Option<&Command>) -> Result<ExitCode> {
     let request = request(common, command)?;
+    if let Some(path) = &common.save {
+        check_place(path)?;
+    }
     let mut screen = Screen::new(common.format == Format::Jsonl);
     let document = bench::run(&request, &mut screen)?;
     screen.close();
-    if let Some(path) = &common.save {
-        save(path, &json(&document)?)?;
-    }
     match common.format {
         Format::Table => print(&report::table(&document)),
         Format::Markdown => print(&report::markdown(&document)),
@@ -219,6 +218,14 @@ fn run_cases(common: &Common, command: Option<&Command>) -> Result<ExitCode> {
         // Printed row by row.
         Format::Jsonl => Ok(()),
     }?;
+    if matches!(common.format, Format::Csv | Format::Jsonl) {
+        for skipped in &document.skipped {
+            eprint_line(&on_one_line(&format!("skipped: {}: {}", skipped.case, skipped.reason)));
+        }
+    }
+    if let Some(path) = &common.save {
+        save(path, &json(&document)?)?;
+    }
     let wrong = document.failures().count();
     if wrong > 0 {
         let _ = writeln!(io::stderr(), "error: {wrong} of {} cases gave a wrong result", document.rows.len());
@@ -272,7 +279,7 @@ fn attention_sweep(args: &AttentionArgs) -> Result<attention::Sweep> {
         latent: words("--latent", &args.latent, &["f32", "f16", "bf16", "int8", "int4", "int4-asym"])?,
         basis: words("--basis", &args.basis, &["identity", "online", "calibrated"])?,
         keys: words("--keys", &args.keys, &["pre-rope", "post-rope"])?,
-        block: numbers("--block", args.block.as_deref(), 1 << 30)?.and_then(|blocks| blocks.first().copied()),
+        block: numbers("--block", args.block.as_deref(), 1 << 30)?,
         window: tokens("--window", &args.window)?,
         sinks: tokens("--sinks", &args.sinks)?,
         explain: args.explain,
@@ -315,6 +322,16 @@ fn run_doctor(format: Format) -> Result<ExitCode> {
 fn no_such_format(command: &str) -> Error {
     let error = InputError::new("--format", format!("csv or jsonl for {command}"), "table, markdown or json");
     error.hint("use --format json").into()
+}
+
+/// Refuses a place that cannot be written to before anything is measured for it.
+fn check_place(path: &Path) -> Result<()> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    if folder.is_dir() && !path.is_dir() {
+        return Ok(());
+    }
+    let error = InputError::new("--save", path.display(), "a file in a folder that exists");
+    Err(error.hint("make the folder first").into())
 }
 
 fn save(path: &Path, text: &str) -> Result<()> {
@@ -384,6 +401,13 @@ impl Watcher for Screen {
     }
 }
 
+/// Paths may hold anything; what reads stderr line by line must not see an error as two.
+fn on_one_line(text: &str) -> String {
+    let shown = |c: char| if c.is_control() { c.escape_default().to_string() } else { c.to_string() };
+    text.chars().map(shown).collect()
+}
+
+/// A closed stderr is no reason to panic.
 fn eprint_line(line: &str) {
     let _ = writeln!(io::stderr(), "{line}");
 }

@@ -28,8 +28,10 @@ pub enum Verdict {
     Slower,
     /// Medians differ by more than 5 %, yet the runs overlap too much to tell.
     Ambiguous,
-    /// B is no longer right.
+    /// A was right, and B no longer is.
     Failed,
+    /// Neither was right, so nothing changed.
+    Wrong,
     /// A was not right, so there is no time to compare with.
     Repaired,
 }
@@ -42,6 +44,7 @@ impl fmt::Display for Verdict {
             Self::Slower => "slower",
             Self::Ambiguous => "ambiguous",
             Self::Failed => "failed",
+            Self::Wrong => "wrong",
             Self::Repaired => "repaired",
         })
     }
@@ -94,8 +97,8 @@ impl Comparison {
 
     /// A line that counts the verdicts.
     pub fn summary(&self) -> String {
-        use Verdict::{Ambiguous, Failed, Faster, Repaired, Same, Slower};
-        let counts = [Same, Faster, Slower, Ambiguous, Failed, Repaired].map(|v| (v, self.count(v)));
+        use Verdict::{Ambiguous, Failed, Faster, Repaired, Same, Slower, Wrong};
+        let counts = [Same, Faster, Slower, Ambiguous, Failed, Wrong, Repaired].map(|v| (v, self.count(v)));
         let mut parts: Vec<String> = counts[..4].iter().map(|(v, n)| format!("{n} {v}")).collect();
         parts.extend(counts[4..].iter().filter(|(_, n)| *n > 0).map(|(v, n)| format!("{n} {v}")));
         for (name, only) in [("A", &self.only_in_a), ("B", &self.only_in_b)] {
@@ -166,7 +169,8 @@ fn compared(a: &Row, b: &Row) -> Compared {
     let ratio = a.seconds.zip(b.seconds).map(|(a, b)| a.median / b.median);
     let verdict = match (a.seconds, b.seconds) {
         (Some(a), Some(b)) => verdict(a, b),
-        (_, None) => Verdict::Failed,
+        (Some(_), None) => Verdict::Failed,
+        (None, None) => Verdict::Wrong,
         (None, Some(_)) => Verdict::Repaired,
     };
     let (case, device, dtype) = (a.case.clone(), a.device.clone(), a.dtype.clone());

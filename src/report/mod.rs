@@ -22,7 +22,7 @@ pub struct Document {
     pub schema: u32,
     /// Version of the crate.
     pub version: String,
-    /// Commit the program was built from, where known.
+    /// Commit that was checked out when the program was built, where known.
     #[serde(default)]
     pub commit: Option<String>,
     /// The machine.

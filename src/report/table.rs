@@ -32,6 +32,7 @@ const ATTENTION: &[Column] = &[
     ("context", RIGHT, |r| r.param("context")),
     ("batch", RIGHT, |r| r.param("batch")),
     ("bytes kept", RIGHT, |r| percent(r.figure("kept_bytes")?)),
+    ("fixed bases", RIGHT, |r| r.figure("calibrated_bases_bytes").filter(|b| *b > 0.0).map(|b| format!("{:.1} kB", b / 1e3))),
     ("error K", RIGHT, |r| small(r.error("keys")?)),
     ("error V", RIGHT, |r| small(r.error("values")?)),
     ("error out", RIGHT, |r| small(r.error("attention_output")?)),
@@ -118,7 +119,8 @@ fn legend(op: &str) -> &'static str {
         }
         "attention" => {
             "one decode step through every layer. bytes kept: over a dense 16-bit cache, all scales, online bases, sinks and window\n\
-             counted. error K, V: of what is kept; error out: of the output against exact keys and values; kernel: of the output\n\
+             counted. fixed bases: bytes of calibrated bases, once for the model whatever it reads, not in bytes kept.\n\
+             error K, V: of what is kept; error out: of the output against exact keys and values; kernel: of the output\n\
              against f64 attention over the same kept data.\n"
         }
         _ => "",
