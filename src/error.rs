@@ -51,7 +51,7 @@ pub enum Error {
         what: String,
     },
     /// The operating system refused.
-    #[error("{}: {source}", path.display())]
+    #[error("{}: {source}{}", path.display(), remedy(source))]
     Io {
         /// File or folder.
         path: PathBuf,
@@ -130,6 +130,16 @@ impl Error {
     #[cfg(feature = "model")]
     pub(crate) fn io(path: impl Into<PathBuf>, source: io::Error) -> Self {
         Self::Io { path: path.into(), source }
+    }
+}
+
+/// What the reader can do about a refusal of the system, where that is known.
+fn remedy(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::NotFound => " (hint: check the path)",
+        io::ErrorKind::PermissionDenied => " (hint: check who may read or write it)",
+        io::ErrorKind::StorageFull => " (hint: make room on the disk)",
+        _ => "",
     }
 }
 

@@ -202,6 +202,11 @@ fn configurations_out_of_range_are_refused_with_field_value_and_limit() {
         ("llama", "rope_theta", "NaN"),
         ("llama", "rope_theta", "-Infinity"),
         ("llama", "rope_theta", "1e999"),
+        // Fine in f64, nothing or infinite in f32.
+        ("llama", "rope_theta", "1e-320"),
+        ("llama", "rope_theta", "1e300"),
+        ("llama", "rms_norm_eps", "1e-60"),
+        ("llama", "rms_norm_eps", "1e39"),
         ("llama", "rms_norm_eps", "-1e-5"),
         ("llama", "hidden_act", "\"mish\""),
         ("llama", "model_type", "\"mamba\""),
@@ -338,14 +343,15 @@ fn what_is_written_reads_back_and_the_safetensors_crate_agrees() {
         assert_eq!((read.dtype(), read.shape()), (tensor.dtype(), tensor.shape()));
         assert_eq!(read.to_f32_vec().unwrap(), tensor.to_f32_vec().unwrap());
     }
-    assert_eq!(file.read_integers("ids").unwrap(), (vec![-1, 5, i64::MAX], vec![3, 1]));
+    assert_eq!(file.read_integers("ids", 3).unwrap(), (vec![-1, 5, i64::MAX], vec![3, 1]));
     let bytes = fs::read(&path).unwrap();
     let other = safetensors::SafeTensors::deserialize(&bytes).unwrap();
     assert_eq!(other.tensor("turned").unwrap().shape(), [97, 59]);
     assert_eq!(other.tensor("x.f16").unwrap().data(), bytemuck::cast_slice::<half::f16, u8>(tensors[1].1.slice().unwrap()));
     assert!(refused(file.read("nothing", &Device::cpu())).hint.contains("6 tensors"));
     assert!(refused(file.read("ids", &Device::cpu())).limit.contains("BF16"));
-    assert!(refused(file.read_integers("x.f32")).limit.contains("I64"));
+    assert!(refused(file.read_integers("ids", 2)).limit.contains("at most 2 elements"));
+    assert!(refused(file.read_integers("x.f32", 10_000)).limit.contains("I64"));
 }
 
 #[test]
@@ -400,7 +406,7 @@ proptest! {
         if let Ok(file) = SafeFile::open(&path) {
             for name in ["a", "b", "c", "d"] {
                 let _ = file.read(name, &Device::cpu());
-                let _ = file.read_integers(name);
+                let _ = file.read_integers(name, 90);
             }
             prop_assert!(file.tensors().map(|(_, info)| info.bytes()).sum::<u64>() <= 90);
         }

@@ -122,6 +122,75 @@ fn eval_prints_the_fields_of_its_contract() {
 }
 
 #[test]
+fn eval_under_a_cache_prints_its_scores_and_bytes_next_to_the_dense_ones() {
+    let (model, val) = (project("models/tinyshakespeare-llama"), project("models/tinyshakespeare/val.txt"));
+    let args = ["eval", text(&model), "--text", text(&val), "--window", "96", "--samples", "2", "--format", "json"];
+    let with = |more: &[&str]| json(&[&args[..], more].concat());
+    let fields = ["perplexity", "nll", "bits_per_byte", "tokens", "seconds"];
+    let plain = with(&["--kv-mode", "both"]);
+    assert!(fields.iter().all(|field| plain[field].is_number()) && plain.get("rows").is_none(), "{plain}");
+    let spec = ["--kv", "rank=4,latent=int8,window=16,block=32"];
+    let one = with(&spec);
+    let numbers = fields.iter().chain(&["kv_bytes", "dense_kv_bytes"]);
+    assert!(numbers.clone().all(|field| one[field].is_number()), "{one}");
+    assert!(fields.iter().all(|field| one["dense"][field].is_number()), "{one}");
+    assert!(one["kv_bytes"].as_u64() < one["dense_kv_bytes"].as_u64());
+    assert_eq!(one["dense"]["perplexity"], plain["perplexity"]);
+    let both = with(&[&spec[..], &["--kv-mode", "both"]].concat());
+    let modes: Vec<_> = both["rows"].as_array().unwrap().iter().map(|row| row["kv_mode"].as_str().unwrap()).collect();
+    assert_eq!(modes, ["whole", "stream"]);
+    let folder = tempfile::tempdir().unwrap();
+    let sweep = folder.path().join("sweep");
+    fs::write(&sweep, format!("# two caches\n{}\n\nrank=8,window=16,block=16 # small\n", spec[1])).unwrap();
+    let rows = with(&["--sweep", text(&sweep)]);
+    assert_eq!(rows["rows"].as_array().unwrap().len(), 2);
+    assert_eq!(rows["rows"][0]["perplexity"], one["perplexity"]);
+    assert!(rows["rows"].as_array().unwrap().iter().all(|row| numbers.clone().all(|field| row[field].is_number())));
+    let error = refused(&[&args[..], &["--kv", "rank=16,basis=calibrated"]].concat());
+    assert!(error.contains("--calibrate"), "{error}");
+}
+
+#[test]
+fn logs_go_to_stderr_and_only_when_asked_for() {
+    let model = project("models/tinyshakespeare-llama");
+    let args = ["generate", text(&model), "--prompt", "ROMEO:\n", "--max-new-tokens", "4"];
+    let quiet = lowkey(&args);
+    let log = |args: &[&str]| {
+        let output = lowkey(args);
+        assert_eq!((output.status.code(), &output.stdout), (Some(0), &quiet.stdout));
+        String::from_utf8(output.stderr).unwrap()
+    };
+    assert!(quiet.stderr.is_empty() && !quiet.stdout.is_empty());
+    let (info, debug) = (log(&[&args[..], &["-v"]].concat()), log(&[&args[..], &["-vv"]].concat()));
+    assert!(info.contains("loaded") && info.contains("parameters=") && !info.contains("decode_per_second"), "{info}");
+    assert!(debug.contains("decode_per_second=") && !debug.contains('\u{1b}'), "{debug}");
+    let output = Command::new(env!("CARGO_BIN_EXE_lowkey")).args(args).env("LOWKEY_LOG", "lowkey=loud").output().unwrap();
+    assert_eq!((output.status.code(), output.stdout.len()), (Some(2), 0));
+    assert!(String::from_utf8(output.stderr).unwrap().starts_with("error: LOWKEY_LOG: found \"lowkey=loud\""));
+}
+
+#[test]
+fn a_missing_file_is_told_once_on_one_line_with_advice() {
+    let error = refused(&["generate", "no\nsuch\u{1b}model", "--prompt", "x"]);
+    assert_eq!(error.matches("No such file").count(), 1, "{error}");
+    assert!(error.contains("no such model") && error.contains("hint: check the path"), "{error}");
+}
+
+#[test]
+fn ids_of_any_size_are_refused_before_memory_of_that_size() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("ids.safetensors");
+    let header = r#"{"input_ids":{"dtype":"I64","shape":[1,200000000000],"data_offsets":[0,1600000000000]}}"#;
+    fs::write(&path, [&(header.len() as u64).to_le_bytes()[..], header.as_bytes()].concat()).unwrap();
+    // Sparse: the length is there, the blocks are not. A file system that cannot has nothing to be tested with.
+    let file = fs::File::options().write(true).open(&path).unwrap();
+    if file.set_len(8 + header.len() as u64 + 1_600_000_000_000).is_ok() {
+        let error = refused(&["forward", text(&fixture("gpt2")), "--ids", text(&path), "--out", "out.safetensors"]);
+        assert!(error.contains("input_ids") && error.contains("200000000000 elements"), "{error}");
+    }
+}
+
+#[test]
 fn texts_and_windows_that_cannot_be_scored_are_refused() {
     let model = project("models/tinyshakespeare-llama");
     let folder = tempfile::tempdir().unwrap();

@@ -144,6 +144,40 @@ fn parts_that_would_panic_or_mean_nothing_are_refused() {
 }
 
 #[test]
+fn replacements_that_match_nothing_or_grow_without_bound_are_refused() {
+    let replace = |pattern: Value, content: &str| json!({"type": "Replace", "pattern": pattern, "content": content});
+    let chain = |parts: Vec<Value>| json!({"type": "Sequence", "normalizers": parts});
+    let double = replace(json!({"String": "a"}), "aa");
+    let cases = [
+        (replace(json!({"String": ""}), "x"), "normalizer.pattern"),
+        (replace(json!({"Regex": "b*"}), "x"), "normalizer.pattern"),
+        (replace(json!("a"), "x"), "normalizer.pattern"),
+        (replace(json!({"String": "a"}), &"x".repeat(1000)), "normalizer.content"),
+        (json!({"type": "Prepend", "prepend": ""}), "normalizer.prepend"),
+        (json!({"type": "Prepend", "prepend": "x".repeat(1000)}), "normalizer.prepend"),
+        (chain(vec![json!({"type": "NFC"}), replace(json!({"String": ""}), "x")]), "normalizer[1].pattern"),
+        (chain(vec![double.clone(); 9]), "normalizer"),
+        (chain(vec![chain(vec![double.clone(); 5]), chain(vec![double.clone(); 5])]), "normalizer"),
+        (chain(vec![json!({"type": "ByteLevel"}); 9]), "normalizer"),
+        (chain(vec![json!({"type": "StripAccents"}); 1000]), "normalizer"),
+    ];
+    for (part, field) in cases {
+        let mut file = tokenizer_file();
+        file["normalizer"] = part.clone();
+        assert_eq!(load(&file, 1024).err().map(|e| e.field).as_deref(), Some(field), "{part:.60}");
+    }
+    let mut file = tokenizer_file();
+    file["decoder"] = replace(json!({"Regex": ""}), "x");
+    assert_eq!(load(&file, 1024).err().unwrap().field, "decoder.pattern");
+    // Those of published models stay.
+    let mut file = tokenizer_file();
+    file["normalizer"] =
+        chain(vec![json!({"type": "Prepend", "prepend": "ROMEO"}), replace(json!({"String": "aa"}), ""), double]);
+    let found = load(&file, 1024).unwrap().encode("a baab", false).unwrap();
+    assert_eq!(found.ids, tokenizer().encode("ROMEOaa bb", false).unwrap().ids);
+}
+
+#[test]
 fn truncation_and_padding_of_the_file_do_not_touch_a_text() {
     let mut file = tokenizer_file();
     file["truncation"] = json!({"direction": "Right", "max_length": 2, "strategy": "LongestFirst", "stride": 5});

@@ -1,7 +1,7 @@
 //! `lowkey`: works on models. Argument parsing and printing only.
 
 use std::{
-    io::{self, Write},
+    io::{self, IsTerminal, Write},
     path::PathBuf,
     process::ExitCode,
     time::{Duration, Instant},
@@ -14,8 +14,10 @@ use lowkey::{
     calibrate::{self, Evaluation, Evaluator},
     coded::Format as KvFormat,
     model::{self, Encoded, GenerateOptions, Generated, LoadOptions, Model, Sampling, Tokenizer, perplexity},
+    report::fault,
 };
 use serde_json::{Value, json};
+use tracing_subscriber::EnvFilter;
 
 /// Works on models: runs them, continues text, measures perplexity.
 #[derive(Parser)]
@@ -45,6 +47,8 @@ struct Common {
 
 /// Longest text read, in bytes.
 const MAX_TEXT: u64 = 1 << 30;
+/// Most tokens of a calibration window where no --window says: moments gain nothing from longer ones.
+const CALIBRATION_WINDOW: usize = 512;
 
 #[derive(Clone, Copy, PartialEq, ValueEnum)]
 enum Format {
@@ -172,36 +176,36 @@ impl KvMode {
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    start_logs(cli.common.verbose);
-    let done = match &cli.command {
+    match run(&cli) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(&error),
+    }
+}
+
+fn run(cli: &Cli) -> anyhow::Result<()> {
+    start_logs(cli.common.verbose)?;
+    match &cli.command {
         Command::Forward(args) => forward(args, &cli.common),
         Command::Generate(args) => generate(args, &cli.common),
         Command::Eval(args) => eval(args, &cli.common),
-    };
-    match done {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => report(&error),
     }
 }
 
-/// A reader that left (a closed pipe) is no fault; anything else is one line on stderr.
-fn report(error: &anyhow::Error) -> ExitCode {
-    if error.downcast_ref::<io::Error>().is_some_and(|e| e.kind() == io::ErrorKind::BrokenPipe) {
-        return ExitCode::SUCCESS;
-    }
-    let line = format!("{error:#}").replace(['\n', '\r'], " ");
-    let _ = writeln!(io::stderr(), "error: {line}");
-    match error.downcast_ref::<Error>() {
-        Some(Error::Numeric { .. }) => ExitCode::from(1),
-        _ => ExitCode::from(2),
-    }
+fn fail(error: &anyhow::Error) -> ExitCode {
+    let Some(fault) = fault(error.as_ref()) else { return ExitCode::SUCCESS };
+    let _ = writeln!(io::stderr(), "{}", fault.line);
+    ExitCode::from(fault.status)
 }
 
-fn start_logs(verbose: u8) {
+fn start_logs(verbose: u8) -> lowkey::Result<()> {
     let level = ["warn", "lowkey=info", "lowkey=debug", "lowkey=trace"][usize::from(verbose.min(3))];
-    let filter = tracing_subscriber::EnvFilter::try_from_env("LOWKEY_LOG");
-    let filter = filter.unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(level));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).init();
+    let filter = std::env::var_os("LOWKEY_LOG").unwrap_or_default();
+    let filter = if filter.is_empty() { level.into() } else { filter };
+    let parsed = filter.to_str().and_then(|filter| EnvFilter::try_new(filter).ok()).ok_or_else(|| {
+        InputError::new("LOWKEY_LOG", format!("{filter:?}"), "a filter such as debug, or lowkey::model=debug")
+    })?;
+    tracing_subscriber::fmt().with_env_filter(parsed).with_ansi(io::stderr().is_terminal()).with_writer(io::stderr).init();
+    Ok(())
 }
 
 fn load(folder: &PathBuf, common: &Common) -> anyhow::Result<Model> {
@@ -247,7 +251,7 @@ fn generate(args: &Generate, common: &Common) -> anyhow::Result<()> {
     let layout = model.layout(context.min(prompt.len().saturating_add(args.max_new_tokens)))?;
     let spec = spec.unwrap_or(Spec::dense(KvFormat::F32));
     let calibration = args.calibration.text(&tokenizer)?;
-    let sampling = calibrate::Sampling { windows: args.calibration.calibrate_windows, window: context };
+    let sampling = calibrate::Sampling { windows: args.calibration.calibrate_windows, window: context.min(CALIBRATION_WINDOW) };
     let bases = calibrate::bases_for(&model, &spec, calibration.as_ref().map(|text| (&text.ids[..], sampling)))?;
     let mut cache = KvCache::new(&layout, &spec, bases.as_ref(), model.device())?;
     let options = GenerateOptions {
@@ -321,9 +325,18 @@ fn eval(args: &Eval, common: &Common) -> anyhow::Result<()> {
     let dense = evaluator.dense()?;
     let rows: Vec<Evaluation> = specs.iter().map(|spec| evaluator.run(spec)).collect::<lowkey::Result<_>>()?;
     progress.clear();
+    for row in rows.iter().filter(|row| row.score.cache.sealed == 0) {
+        let hint = "use a smaller block= or window=, or --kv-mode whole";
+        writeln!(
+            io::stderr(),
+            "warning: {}: windows of {} tokens seal nothing, the cache stayed dense; {hint}",
+            row.spec,
+            args.window
+        )?;
+    }
     let single = args.sweep.is_none() && args.kv_mode != KvMode::Both;
     match (&rows[..], single) {
-        ([], true) => Ok(print(&scores(&dense), common.format)?),
+        ([], _) => Ok(print(&scores(&dense), common.format)?),
         ([row], true) => {
             let mut result = compressed(row, &dense);
             result["dense"] = scores(&dense);
@@ -368,10 +381,14 @@ fn scores(run: &Evaluation) -> Value {
     })
 }
 
+fn mode(run: &Evaluation) -> &'static str {
+    if run.spec.mode == Mode::Whole { "whole" } else { "stream" }
+}
+
 fn compressed(run: &Evaluation, dense: &Evaluation) -> Value {
     let mut result = scores(run);
     result["kv"] = json!(run.spec.to_string());
-    result["kv_mode"] = json!(if run.spec.mode == Mode::Whole { "whole" } else { "stream" });
+    result["kv_mode"] = json!(mode(run));
     result["kv_bytes"] = json!(run.score.cache.sequence());
     result["dense_kv_bytes"] = json!(run.dense_bytes);
     result["kv_share"] = json!(run.share());
@@ -386,14 +403,18 @@ fn print_rows(dense: &Evaluation, rows: &[Evaluation], format: Format) -> io::Re
         return print(&json!({ "dense": scores(dense), "rows": values }), format);
     }
     let mut out = io::stdout().lock();
-    let line = |ppl: f64, share: String, bases: usize, what: &str| {
-        format!("{ppl:>10.4}  {:>7.4}  {share:>7}  {bases:>11}  {what}", ppl / dense.score.perplexity)
+    let line = |ppl: f64, share: String, bases: usize, mode: &str, what: &str| {
+        format!("{ppl:>10.4}  {:>7.4}  {share:>7}  {bases:>11}  {mode:<6}  {what}", ppl / dense.score.perplexity)
     };
-    writeln!(out, "{:>10}  {:>7}  {:>7}  {:>11}  cache", "perplexity", "/ dense", "bytes", "fixed bases")?;
-    writeln!(out, "{}", line(dense.score.perplexity, "1".into(), 0, "dense (computed in f32, bytes as 16-bit)"))?;
+    writeln!(out, "{:>10}  {:>7}  {:>7}  {:>11}  {:<6}  cache", "perplexity", "/ dense", "bytes", "fixed bases", "mode")?;
+    writeln!(out, "{}", line(dense.score.perplexity, "1".into(), 0, "", "dense (computed in f32, bytes as 16-bit)"))?;
     for row in rows {
         let share = format!("{:.4}", row.share());
-        writeln!(out, "{}", line(row.score.perplexity, share, row.score.cache.calibrated_bases, &row.spec.to_string()))?;
+        writeln!(
+            out,
+            "{}",
+            line(row.score.perplexity, share, row.score.cache.calibrated_bases, mode(row), &row.spec.to_string())
+        )?;
     }
     Ok(())
 }

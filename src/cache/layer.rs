@@ -113,6 +113,7 @@ impl LayerCache {
         while spec.mode == Mode::Stream && self.values.window.tokens() >= spec.window.saturating_add(spec.block) {
             self.keys.seal_oldest(spec.block, self.merged).map_err(|error| of_side(error, "keys"))?;
             self.values.seal_oldest(spec.block, self.merged).map_err(|error| of_side(error, "values"))?;
+            tracing::debug!(block = spec.block, sealed = self.values.sealed_tokens(), "sealed a block of a layer");
         }
         Ok(())
     }

@@ -51,6 +51,7 @@ impl Sampling {
 /// # Errors
 /// As [`Sampling::starts`] and the model's forward pass.
 pub fn collect(model: &Model, ids: &[u32], sampling: Sampling) -> Result<Moments> {
+    let start = std::time::Instant::now();
     let starts = sampling.starts(ids.len())?;
     let layout = &model.layout(sampling.window)?;
     let windows: Vec<Moments> = starts
@@ -65,6 +66,12 @@ pub fn collect(model: &Model, ids: &[u32], sampling: Sampling) -> Result<Moments
         .collect::<Result<_>>()?;
     let mut total = Moments::new(layout);
     windows.iter().for_each(|window| total.add(window));
+    tracing::info!(
+        windows = windows.len(),
+        tokens = total.tokens,
+        seconds = start.elapsed().as_secs_f64(),
+        "gathered moments for calibration"
+    );
     Ok(total)
 }
 

@@ -6,6 +6,9 @@ use crate::{Dtype, Error, Result, Tensor, device::Kind};
 
 /// y = x W' (+ bias): x `[rows, k]`, weight `[n, k]`, bias `[n]`, all f32, giving `[rows, n]` f32.
 ///
+/// Few rows are dot products and more are a matrix product, which sum in different orders: the last bits of a row can
+/// depend on how many rows there are, and outside of a worker on how many threads share them.
+///
 /// # Errors
 /// [`Error::Shape`] or [`Error::Dtype`] when the arguments do not fit; [`Error::Device`] when memory runs out.
 pub fn dense(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {

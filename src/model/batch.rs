@@ -8,6 +8,9 @@ use super::{
 };
 use crate::{Error, InputError, Result, Tensor, cache::KvCache, coded::Format};
 
+/// Most tokens of a file, all rows together: logits for more would fit no memory.
+const TOKENS: usize = 1 << 24;
+
 /// Runs `input_ids` [batch, tokens] of the safetensors file `ids` and writes `logits` [batch, tokens, vocabulary] and
 /// `hidden_states.0` .. `hidden_states.n_layers` [batch, tokens, hidden], f32, to `out`. Returns batch and tokens.
 ///
@@ -19,7 +22,7 @@ pub fn forward_file(model: &Model, ids: &Path, out: &Path) -> Result<[usize; 2]>
     let file = SafeFile::open(ids)?;
     let (ids, shape) = read_ids(model, &file)?;
     check_mask(&file, shape)?;
-    if file.get("token_type_ids").is_some() && file.read_integers("token_type_ids")?.0.iter().any(|t| *t != 0) {
+    if file.get("token_type_ids").is_some() && file.read_integers("token_type_ids", ids.len())?.0.iter().any(|t| *t != 0) {
         return Err(InputError::new("token_type_ids", "other than 0", "0: the model has no token types")
             .file(file.path())
             .into());
@@ -41,8 +44,8 @@ pub fn forward_file(model: &Model, ids: &Path, out: &Path) -> Result<[usize; 2]>
 
 fn read_ids(model: &Model, file: &SafeFile) -> Result<(Vec<u32>, [usize; 2])> {
     let wrong = |field: &str, found: String, limit: String| Error::from(InputError::new(field, found, limit).file(file.path()));
-    let (ids, shape) = file.read_integers("input_ids")?;
     let config = model.config();
+    let (ids, shape) = file.read_integers("input_ids", TOKENS)?;
     let limit = || format!("[batch, tokens], at least one and at most {} tokens", config.context);
     let [batch, tokens] =
         <[usize; 2]>::try_from(&*shape).map_err(|_| wrong("input_ids", format!("shape {shape:?}"), limit()))?;
@@ -59,14 +62,12 @@ fn read_ids(model: &Model, file: &SafeFile) -> Result<(Vec<u32>, [usize; 2])> {
 
 /// Attention is causal, so tokens masked at the end of a row change nothing before them; a mask anywhere else would.
 fn check_mask(file: &SafeFile, ids: [usize; 2]) -> Result<()> {
-    if file.get("attention_mask").is_none() {
-        return Ok(());
-    }
-    let (mask, shape) = file.read_integers("attention_mask")?;
+    let Some(info) = file.get("attention_mask") else { return Ok(()) };
     let wrong = |field: String, found: String, limit: &str| Error::from(InputError::new(field, found, limit).file(file.path()));
-    if shape != ids {
-        return Err(wrong("attention_mask".into(), format!("shape {shape:?}"), "the shape of input_ids"));
+    if info.shape != ids {
+        return Err(wrong("attention_mask".into(), format!("shape {:?}", info.shape), "the shape of input_ids"));
     }
+    let (mask, _) = file.read_integers("attention_mask", ids[0] * ids[1])?;
     for (row, mask) in mask.chunks(ids[1]).enumerate() {
         if !mask.is_sorted_by(|a, b| a >= b) || !mask.iter().all(|m| matches!(m, 0 | 1)) {
             let hint = "ones, then zeros: padding at the end";

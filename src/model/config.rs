@@ -159,13 +159,13 @@ impl Fields {
         }
     }
 
-    /// A finite number above zero; `default` when it is missing or null.
+    /// A number above zero that f32, in which it is used, can hold; `default` when it is missing or null.
     pub(super) fn positive(&self, name: &str, default: Option<f64>) -> Result<f64> {
-        const LIMIT: &str = "a number above 0";
+        const LIMIT: &str = "a number above 0, within the normal range of f32";
         let Some(value) = self.get(name) else {
             return default.ok_or_else(|| self.wrong(name, "none", LIMIT));
         };
-        let number = value.as_f64().filter(|x| x.is_finite() && *x > 0.0);
+        let number = value.as_f64().filter(|x| (*x as f32).is_normal() && *x > 0.0);
         number.ok_or_else(|| self.wrong(name, value, LIMIT))
     }
 

@@ -88,6 +88,13 @@ pub fn generate(
         logits = model.forward(&mut [Run { ids: &[id], cache }], Logits::Last, &mut ())?;
     }
     generated.decode_seconds = start.elapsed().as_secs_f64();
+    tracing::debug!(
+        prompt = prompt.len(),
+        prefill_per_second = prompt.len() as f64 / generated.prefill_seconds,
+        tokens = generated.ids.len(),
+        decode_per_second = generated.tokens_per_second(),
+        "generated"
+    );
     Ok(generated)
 }
 

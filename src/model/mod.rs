@@ -23,7 +23,7 @@ pub mod perplexity;
 mod tokenizer;
 mod weights;
 
-use std::{path::Path, sync::Arc};
+use std::{path::Path, sync::Arc, time::Instant};
 
 pub use batch::forward_file;
 pub use config::{Config, Positions};
@@ -59,11 +59,21 @@ impl Model {
     /// [`crate::Error::Input`] naming file, field and limit for anything that does not fit, before memory of its size is
     /// allocated; [`crate::Error::Io`] and [`crate::Error::Device`] when the system refuses.
     pub fn load(folder: impl AsRef<Path>, device: &Device, options: &LoadOptions) -> Result<Self> {
+        let start = Instant::now();
         let folder = folder.as_ref();
         let config = Config::load(folder)?;
         let checkpoint = Checkpoint::open(folder, options.allow_nonfinite)?;
         let device = device.accounting(Purpose::Weights);
         let weights = config.family.weights(&config, &checkpoint, &device)?;
+        tracing::info!(
+            family = ?config.family,
+            layers = config.n_layers,
+            parameters = weights.parameters(config.tied_head),
+            file_bytes = checkpoint.bytes(),
+            seconds = start.elapsed().as_secs_f64(),
+            "loaded {}",
+            folder.display()
+        );
         Ok(Self { config, weights, device: device.accounting(Purpose::Activations) })
     }
 

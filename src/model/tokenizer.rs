@@ -12,6 +12,11 @@ use crate::{Error, InputError, Result};
 const LIMIT: u64 = 256 << 20;
 /// No token of a published vocabulary comes near.
 const TOKEN_BYTES: usize = 4096;
+/// Parts of a pipeline section, and how many times longer they may make a text together.
+const PARTS: usize = 64;
+const GROWTH: usize = 256;
+/// Bytes of a text that a part puts in.
+const TEXT_BYTES: usize = 256;
 
 /// Text to token ids and back.
 pub struct Tokenizer {
@@ -44,6 +49,7 @@ impl Tokenizer {
         // Both are for training batches; a prompt is neither cut nor filled up.
         inner.with_padding(None);
         inner.with_truncation(None).map_err(|e| InputError::new("truncation", e, "none").file(&path))?;
+        tracing::debug!(tokens = inner.get_vocab_size(true), "loaded {}", path.display());
         Ok(Self { inner, path })
     }
 
@@ -153,7 +159,10 @@ impl Check {
         for (name, allowed) in sections {
             match file.get(name) {
                 None | Some(Value::Null) => {}
-                Some(part) => self.part(name, part, allowed)?,
+                Some(part) => {
+                    self.part(name, part, allowed)?;
+                    check_growth(name, part)?;
+                }
             }
         }
         Ok(())
@@ -198,8 +207,7 @@ impl Check {
         let kind = one_of(&format!("{place}.type"), &part["type"], allowed)?;
         match (kind, place.starts_with("decoder")) {
             ("Sequence", _) => {
-                let lists = ["normalizers", "pretokenizers", "processors", "decoders"];
-                for (i, inner) in lists.iter().flat_map(|list| items(part.get(*list))).enumerate() {
+                for (i, inner) in inner_parts(part).enumerate() {
                     self.part(&format!("{place}[{i}]"), inner, allowed)?;
                 }
                 Ok(())
@@ -213,6 +221,14 @@ impl Check {
             ("Strip", true) if part["stop"] != 0 => {
                 Err(InputError::new(format!("{place}.stop"), &part["stop"], "0: cutting ends of tokens is not supported"))
             }
+            ("Replace", _) => check_replace(place, part),
+            ("Prepend", _) => match part["prepend"].as_str() {
+                Some(text) if !text.is_empty() && text.len() <= TEXT_BYTES => Ok(()),
+                _ => {
+                    let limit = format!("a text of 1 to {TEXT_BYTES} bytes");
+                    Err(InputError::new(format!("{place}.prepend"), clip(&part["prepend"].to_string()), limit))
+                }
+            },
             ("TemplateProcessing", _) => self.template(place, part),
             _ => Ok(()),
         }
@@ -254,6 +270,51 @@ fn check_merge(index: usize, merge: &Value, vocab: &Map<String, Value>, prefix: 
         return Ok(());
     }
     Err(wrong("two tokens of the vocabulary whose joint is one as well"))
+}
+
+/// A regular expression may match nothing between characters, where the crate panics; a plain text cannot.
+fn check_replace(place: &str, part: &Value) -> Checked {
+    let wrong =
+        |field: &str, limit: String| Err(InputError::new(format!("{place}.{field}"), clip(&part[field].to_string()), limit));
+    if part["pattern"]["String"].as_str().is_none_or(str::is_empty) {
+        return wrong("pattern", "a String that is not empty; regular expressions are not replaced".into());
+    }
+    match part["content"].as_str() {
+        Some(text) if text.len() <= TEXT_BYTES => Ok(()),
+        _ => wrong("content", format!("a text of at most {TEXT_BYTES} bytes")),
+    }
+}
+
+/// A chain of parts that each lengthen a text does so by the product.
+fn check_growth(place: &str, part: &Value) -> Checked {
+    let (parts, growth) = size_and_growth(part);
+    if parts > PARTS {
+        return Err(InputError::new(place, format!("{parts} parts"), format!("at most {PARTS}")));
+    }
+    if growth > GROWTH {
+        let found = format!("parts that make a text up to {growth} times longer");
+        return Err(InputError::new(place, found, format!("at most {GROWTH} times")));
+    }
+    Ok(())
+}
+
+/// Parts inside, and how many times longer they make a text at most, in bytes.
+fn size_and_growth(part: &Value) -> (usize, usize) {
+    let length = |text: &Value| text.as_str().map_or(1, str::len).max(1);
+    let own = match part["type"].as_str() {
+        Some("NFKC" | "NFKD") => 16,
+        Some("NFC" | "NFD" | "Metaspace") => 4,
+        Some("Lowercase" | "ByteLevel") => 2,
+        Some("Replace") => length(&part["content"]).div_ceil(length(&part["pattern"]["String"])),
+        _ => 1,
+    };
+    inner_parts(part)
+        .map(size_and_growth)
+        .fold((1, own), |(size, growth), (more, times)| (size + more, growth.saturating_mul(times)))
+}
+
+fn inner_parts(part: &Value) -> impl Iterator<Item = &Value> {
+    ["normalizers", "pretokenizers", "processors", "decoders"].into_iter().flat_map(|list| items(part.get(list)))
 }
 
 fn one_of<'a>(place: &str, found: &'a Value, allowed: &[&str]) -> Result<&'a str, InputError> {

@@ -11,6 +11,15 @@ pub(super) struct Weights {
     pub(super) head: Tensor,
 }
 
+impl Weights {
+    /// Numbers in all; a head tied to the embedding is counted once.
+    pub(super) fn parameters(&self, tied_head: bool) -> usize {
+        let head = if tied_head { 0 } else { self.head.len() };
+        let blocks: usize = self.blocks.iter().map(Block::parameters).sum();
+        self.embedding.len() + self.positions.as_ref().map_or(0, Tensor::len) + blocks + self.norm.parameters() + head
+    }
+}
+
 pub(super) struct Block {
     pub(super) attention_norm: Norm,
     pub(super) q: Linear,
@@ -19,6 +28,13 @@ pub(super) struct Block {
     pub(super) o: Linear,
     pub(super) mlp_norm: Norm,
     pub(super) mlp: Mlp,
+}
+
+impl Block {
+    fn parameters(&self) -> usize {
+        let linears = [&self.q, &self.k, &self.v, &self.o, &self.mlp.up, &self.mlp.down].into_iter().chain(&self.mlp.gate);
+        linears.map(Linear::parameters).sum::<usize>() + self.attention_norm.parameters() + self.mlp_norm.parameters()
+    }
 }
 
 pub(super) struct Mlp {
@@ -49,6 +65,13 @@ pub(super) enum Norm {
 }
 
 impl Norm {
+    fn parameters(&self) -> usize {
+        match self {
+            Self::Rms { weight, .. } => weight.len(),
+            Self::Layer { weight, bias, .. } => weight.len() + bias.len(),
+        }
+    }
+
     pub(super) fn apply(&self, x: &Tensor) -> Result<Tensor> {
         match self {
             Self::Rms { weight, eps } => nn::rms_norm(x, weight, *eps),
@@ -63,6 +86,10 @@ pub(super) struct Linear {
 }
 
 impl Linear {
+    fn parameters(&self) -> usize {
+        self.weight.len() + self.bias.as_ref().map_or(0, Tensor::len)
+    }
+
     pub(super) fn apply(&self, x: &Tensor) -> Result<Tensor> {
         linear::dense(x, &self.weight, self.bias.as_ref())
     }

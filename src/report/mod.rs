@@ -4,12 +4,14 @@
 
 pub mod compare;
 mod csv;
+mod fault;
 mod table;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 pub use csv::csv;
+pub use fault::{Fault, fault};
 pub use table::{markdown, table};
 
 /// Version of the JSON layout.

@@ -157,6 +157,7 @@ impl Solver<'_, '_> {
         }
         for rung in [Rung::Double, Rung::Jacobi] {
             if start <= rung {
+                tracing::debug!(?rung, columns = self.source.columns, "a matrix needs more than single precision");
                 let energy = self.gram::<f64>()?;
                 if let Some(verdict) = self.climb::<f64>(rung, energy)? {
                     return Ok(verdict);

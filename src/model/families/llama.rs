@@ -42,8 +42,17 @@ pub(super) fn config(fields: &Fields) -> Result<Config> {
     })
 }
 
-/// Angles per position, stretched as `rope_parameters` (transformers 5) or `rope_scaling` (4) say.
+/// Angles per position; a base or factor far from any in use would make them infinite.
 fn inverse_frequencies(fields: &Fields, head_dim: usize) -> Result<Vec<f32>> {
+    let frequencies = stretched_frequencies(fields, head_dim)?;
+    match frequencies.iter().find(|frequency| !frequency.is_finite()) {
+        Some(found) => Err(fields.wrong("rope_theta", format!("an angle of {found} per position"), "finite angles")),
+        None => Ok(frequencies),
+    }
+}
+
+/// Angles per position, stretched as `rope_parameters` (transformers 5) or `rope_scaling` (4) say.
+fn stretched_frequencies(fields: &Fields, head_dim: usize) -> Result<Vec<f32>> {
     if !head_dim.is_multiple_of(2) {
         return Err(fields.wrong("head_dim", head_dim, "an even number, since halves of a head rotate together"));
     }

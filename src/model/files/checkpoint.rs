@@ -8,7 +8,7 @@ use std::{
 use serde_json::Value;
 
 use super::SafeFile;
-use crate::{Device, Error, InputError, Result, Tensor, model::json};
+use crate::{Device, Dtype, Error, InputError, Result, Tensor, device::simd, model::json};
 
 const SINGLE: &str = "model.safetensors";
 const INDEX: &str = "model.safetensors.index.json";
@@ -73,6 +73,11 @@ impl Checkpoint {
         Ok(())
     }
 
+    /// Length of all files.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.files.iter().map(SafeFile::length).sum()
+    }
+
     /// Whether there is a tensor of this name.
     pub(crate) fn contains(&self, name: &str) -> bool {
         self.file_of.contains_key(name)
@@ -92,7 +97,12 @@ impl Checkpoint {
             return Err(error.file(file.path()).into());
         }
         let tensor = file.read(name, device)?;
-        if tensor.dtype() == crate::Dtype::F32 { Ok(tensor) } else { Tensor::from_slice(&tensor.to_f32_vec()?, shape, device) }
+        if tensor.dtype() == Dtype::F32 {
+            return Ok(tensor);
+        }
+        let mut wide = Tensor::zeros(shape, Dtype::F32, device)?;
+        simd::widen(tensor.dtype(), tensor.bytes_ref()?, wide.slice_mut()?);
+        Ok(wide)
     }
 }
 

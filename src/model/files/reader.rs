@@ -81,14 +81,19 @@ impl SafeFile {
         Ok(tensor)
     }
 
-    /// Reads an integer tensor (I64 or I32) as 64-bit numbers, with its shape.
+    /// Reads an integer tensor (I64 or I32) of at most `limit` elements as 64-bit numbers, with its shape.
     ///
     /// # Errors
-    /// [`Error::Input`] when there is no such tensor, its dtype is another, or the file shrank.
-    pub fn read_integers(&self, name: &str) -> Result<(Vec<i64>, Vec<usize>)> {
+    /// [`Error::Input`] when there is no such tensor, its dtype is another, it has more elements, or the file shrank.
+    pub fn read_integers(&self, name: &str, limit: usize) -> Result<(Vec<i64>, Vec<usize>)> {
         let info = self.expect(name)?;
         if !matches!(info.dtype, safetensors::Dtype::I64 | safetensors::Dtype::I32) {
             return Err(self.wrong_dtype(name, info.dtype, "I64 or I32"));
+        }
+        if info.elements() > limit {
+            let found = format!("{:?}, {} elements", info.shape, info.elements());
+            let limit = format!("at most {limit} elements");
+            return Err(InputError::new(format!("tensor {name:?}, shape"), found, limit).file(&self.path).into());
         }
         let mut bytes = vec![0; (info.range.end - info.range.start) as usize];
         header::read_exact(&self.file, &self.path, name, &mut bytes, info.range.start, self.length)?;
