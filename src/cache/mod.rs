@@ -221,7 +221,7 @@ pub fn attend(caches: &[&KvCache], tokens: &[usize], layer: usize, q: &Tensor) -
     let sequences: Vec<Sequence<'_>> = caches
         .iter()
         .zip(tokens)
-        .map(|(cache, queries)| Sequence { parts: cache.layers[layer].parts().collect(), queries: *queries })
+        .map(|(cache, queries)| Sequence { parts: cache.parts(layer).collect(), queries: *queries })
         .collect();
     let params = Params {
         scale: first.layout.scale,
