@@ -268,7 +268,14 @@ fn generate(args: &Generate, common: &Common) -> anyhow::Result<()> {
     let live = common.format == Format::Table;
     let generated = stream_text(&tokenizer, live, |on_token| model::generate(&model, &mut cache, &prompt, &options, on_token))?;
     if live {
-        return Ok(writeln!(io::stdout())?);
+        writeln!(io::stdout())?;
+    }
+    let bytes = cache.bytes();
+    if args.kv.is_some() && bytes.sealed == 0 {
+        warn_dense(&spec, cache.len())?;
+    }
+    if live {
+        return Ok(());
     }
     let result = json!({
         "text": tokenizer.decode(&generated.ids, true)?,
@@ -276,6 +283,9 @@ fn generate(args: &Generate, common: &Common) -> anyhow::Result<()> {
         "tokens_per_second": generated.tokens_per_second(),
         "prompt_ids": prompt,
         "prefill_seconds": generated.prefill_seconds,
+        "kv": spec.to_string(),
+        "kv_bytes": bytes.sequence(),
+        "dense_kv_bytes": cache.len() * layout.dense_bytes_per_token(),
     });
     Ok(print(&result, common.format)?)
 }
@@ -326,24 +336,27 @@ fn eval(args: &Eval, common: &Common) -> anyhow::Result<()> {
     let rows: Vec<Evaluation> = specs.iter().map(|spec| evaluator.run(spec)).collect::<lowkey::Result<_>>()?;
     progress.clear();
     for row in rows.iter().filter(|row| row.score.cache.sealed == 0) {
-        let hint = "use a smaller block= or window=, or --kv-mode whole";
-        writeln!(
-            io::stderr(),
-            "warning: {}: windows of {} tokens seal nothing, the cache stayed dense; {hint}",
-            row.spec,
-            args.window
-        )?;
+        warn_dense(&row.spec, args.window)?;
+    }
+    if rows.is_empty() && args.kv_mode != KvMode::Stream {
+        writeln!(io::stderr(), "warning: --kv-mode has no effect without --kv or --sweep; this is the dense cache")?;
     }
     let single = args.sweep.is_none() && args.kv_mode != KvMode::Both;
     match (&rows[..], single) {
         ([], _) => Ok(print(&scores(&dense), common.format)?),
-        ([row], true) => {
+        ([row], true) if common.format != Format::Table => {
             let mut result = compressed(row, &dense);
             result["dense"] = scores(&dense);
             Ok(print(&result, common.format)?)
         }
         _ => Ok(print_rows(&dense, &rows, common.format)?),
     }
+}
+
+/// Says that a cache never compressed what it was to compress.
+fn warn_dense(spec: &Spec, tokens: usize) -> io::Result<()> {
+    let hint = "use a smaller block= or window=, or eval --kv-mode whole";
+    writeln!(io::stderr(), "warning: {spec}: {tokens} tokens seal nothing, the cache stayed dense; {hint}")
 }
 
 /// The caches to score, in the order they are printed in.
