@@ -40,6 +40,7 @@ KERNEL(svd_mix, FactorParams, 256) {
         load_tile<kTileRows, kStride>(tile, tall, tile_row, rank);
         __syncthreads();
         float sums[kEachRow][kEachColumn] = {};
+#pragma unroll 2
         for (int k = 0; k < rank; k++) {
             float x[kEachRow];
 #pragma unroll

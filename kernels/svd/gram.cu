@@ -3,60 +3,64 @@
 
 constexpr int kPartialRows = 256;  // sums in f32 are no longer than this
 constexpr int kStride = kMaxWidth + 8;
-constexpr int kColumnTiles = kMaxWidth / 8;
 template <class T> constexpr int kTileRows = 128 / sizeof(T);
 
-using Sums = float[kColumnTiles][4];
+/// A square of 16 x 16 on or below the diagonal of the product.
+struct Square {
+    int row, column;
+};
+constexpr int kSquares = 5;  // of one warp, at most
 
-/// sums += tile' tile for the 16 rows of the product that belong to this warp, on and below the diagonal.
-template <class T> __device__ __forceinline__ void add_products(Sums& sums, const T* tile) {
-    const int lane = lane_index(), first = warp_index() * 16;
+/// Two warps share rows q and 7 - q of squares, nine in all, and take them in turns.
+__device__ __forceinline__ Square square(int i) {
+    const int upper = warp_index() / 2, lower = 7 - upper, turn = 2 * i + warp_index() % 2;
+    if (turn <= lower) return {lower * 16, turn * 16};
+    return {upper * 16, (turn - lower - 1) * 16};
+}
+
+__device__ __forceinline__ bool is_in_use(const Square& at, int columns) { return at.row < columns && at.column <= at.row; }
+
+using Sums = float[2][4];  // the left and the right half of a square
+
+template <class T> __device__ __forceinline__ void add_products(Sums& sums, const T* tile, const Square& at) {
+    const int lane = lane_index();
+#pragma unroll 2
     for (int k = 0; k < kTileRows<T>; k += 16) {
-        uint32_t a[4];
-        ldmatrix_x4_trans(a, tile + (k + (lane & 7) + (lane >> 4) * 8) * kStride + first + (lane >> 3 & 1) * 8);
-#pragma unroll
-        for (int j = 0; j < kColumnTiles; j += 2) {
-            if (j * 8 > first) break;
-            uint32_t b[4];
-            ldmatrix_x4_trans(b, tile + (k + (lane & 15)) * kStride + j * 8 + (lane >> 4) * 8);
-            mma_m16n8k16(sums[j], a, b[0], b[1], T{});
-            mma_m16n8k16(sums[j + 1], a, b[2], b[3], T{});
-        }
+        uint32_t a[4], b[4];
+        ldmatrix_x4_trans(a, tile + (k + (lane & 7) + (lane >> 4) * 8) * kStride + at.row + (lane >> 3 & 1) * 8);
+        ldmatrix_x4_trans(b, tile + (k + (lane & 15)) * kStride + at.column + (lane >> 4) * 8);
+        mma_m16n8k16(sums[0], a, b[0], b[1], T{});
+        mma_m16n8k16(sums[1], a, b[2], b[3], T{});
     }
 }
 
 /// In f32 each factor is split in two, and the product of the lower halves left out.
-template <> __device__ __forceinline__ void add_products(Sums& sums, const float* tile) {
-    const int row = lane_index() >> 2, k_lane = lane_index() & 3, first = warp_index() * 16;
+template <> __device__ __forceinline__ void add_products(Sums& sums, const float* tile, const Square& at) {
+    const int group = lane_index() >> 2, k_lane = lane_index() & 3;
     for (int k = 0; k < kTileRows<float>; k += 8) {
-        const float* at = tile + (k + k_lane) * kStride + row;
+        const float* from = tile + (k + k_lane) * kStride + group;
         uint32_t a[4], a_low[4];
 #pragma unroll
-        for (int i = 0; i < 4; i++) split_tf32(at[(i >> 1) * 4 * kStride + first + (i & 1) * 8], a[i], a_low[i]);
+        for (int i = 0; i < 4; i++) split_tf32(from[(i >> 1) * 4 * kStride + at.row + (i & 1) * 8], a[i], a_low[i]);
 #pragma unroll
-        for (int j = 0; j < kColumnTiles; j++) {
-            if (j * 8 > first + 8) break;
+        for (int half = 0; half < 2; half++) {
             uint32_t b[2], b_low[2];
 #pragma unroll
-            for (int i = 0; i < 2; i++) split_tf32(at[i * 4 * kStride + j * 8], b[i], b_low[i]);
-            mma_m16n8k8_tf32(sums[j], a_low, b[0], b[1]);
-            mma_m16n8k8_tf32(sums[j], a, b_low[0], b_low[1]);
-            mma_m16n8k8_tf32(sums[j], a, b[0], b[1]);
+            for (int i = 0; i < 2; i++) split_tf32(from[i * 4 * kStride + at.column + half * 8], b[i], b_low[i]);
+            mma_m16n8k8_tf32(sums[half], a_low, b[0], b[1]);
+            mma_m16n8k8_tf32(sums[half], a, b_low[0], b_low[1]);
+            mma_m16n8k8_tf32(sums[half], a, b[0], b[1]);
         }
     }
 }
 
-/// Moves the sums of this warp into the triangle, but for the diagonal.
-__device__ __forceinline__ void drain(Sums& sums, double* triangle, int columns) {
-    const int row = warp_index() * 16 + (lane_index() >> 2), column = (lane_index() & 3) * 2;
+/// Adds the sums to the triangle, but for its diagonal.
+__device__ __forceinline__ void drain(const Sums& sums, double* triangle, const Square& at, int columns) {
 #pragma unroll
-    for (int tile = 0; tile < kColumnTiles; tile++) {
-#pragma unroll
-        for (int e = 0; e < 4; e++) {
-            const int i = row + (e >> 1) * 8, j = tile * 8 + column + (e & 1);
-            if (i < columns && j < i) triangle[packed(i, j)] += double(sums[tile][e]);
-            sums[tile][e] = 0;
-        }
+    for (int e = 0; e < 8; e++) {
+        const int i = at.row + (lane_index() >> 2) + (e >> 1 & 1) * 8;
+        const int j = at.column + (lane_index() & 3) * 2 + (e >> 2) * 8 + (e & 1);
+        if (i < columns && j < i) triangle[packed(i, j)] += double(sums[e >> 2][e & 3]);
     }
 }
 
@@ -69,25 +73,32 @@ template <class T> __device__ __forceinline__ void gram(const GramParams& p) {
     double* halves = triangle + round_up(packed(p.columns, 0), 2);
     T* tile = reinterpret_cast<T*>(halves + kMaxWidth);
 
-    const auto a = matrix_of<T>(p, index, columns);
+    const auto a = matrix_of<T>(p, columns);
     const int start = blockIdx.y * SVD_CHUNK_ROWS, end = min(start + SVD_CHUNK_ROWS, p.rows);
     const int column = threadIdx.x % kMaxWidth, half = threadIdx.x / kMaxWidth;
     for (int i = threadIdx.x; i < size; i += kThreads) triangle[i] = 0;
-    Sums sums = {};
     // The diagonal decides on scale, rank and error: it is summed in f64.
     double squares = 0;
-    for (int row = start; row < end; row += kTileRows<T>) {
-        __syncthreads();
-        load_tile<kTileRows<T>, kStride>(tile, a, row, width);
-        __syncthreads();
-        if (warp_index() * 16 < columns) add_products<T>(sums, tile);
-        for (int i = half; column < columns && i < kTileRows<T>; i += 2) {
-            const double x = widen(tile[i * kStride + column]);
-            squares += x * x;
+    for (int partial = start; partial < end; partial += kPartialRows) {
+        Sums sums[kSquares] = {};
+        for (int row = partial; row < min(partial + kPartialRows, end); row += kTileRows<T>) {
+            __syncthreads();
+            load_tile<kTileRows<T>, kStride>(tile, a, row, width);
+            __syncthreads();
+#pragma unroll
+            for (int i = 0; i < kSquares; i++) {
+                if (is_in_use(square(i), columns)) add_products<T>(sums[i], tile, square(i));
+            }
+            for (int i = half; column < columns && i < kTileRows<T>; i += 2) {
+                const double x = to_float(tile[i * kStride + column]);
+                squares += x * x;
+            }
         }
-        if ((row - start) % kPartialRows == kPartialRows - kTileRows<T>) drain(sums, triangle, columns);
+#pragma unroll
+        for (int i = 0; i < kSquares; i++) {
+            if (is_in_use(square(i), columns)) drain(sums[i], triangle, square(i), columns);
+        }
     }
-    drain(sums, triangle, columns);
     if (half == 1) halves[column] = squares;
     __syncthreads();
     if (half == 0 && column < columns) triangle[packed(column, column)] = squares + halves[column];
@@ -111,7 +122,7 @@ template <class T> __device__ __forceinline__ void gram_wide(const GramParams& p
     if (p.state && p.state[index] != p.wanted) return;
     const int columns = p.rank ? p.rank[index] : p.columns;
     float* tile = reinterpret_cast<float*>(smem);
-    const auto a = matrix_of<T>(p, index, columns);
+    const auto a = matrix_of<T>(p, columns);
     const int start = blockIdx.y * SVD_CHUNK_ROWS, end = min(start + SVD_CHUNK_ROWS, p.rows);
     const int i0 = threadIdx.x / kSide, j0 = threadIdx.x % kSide;
     double sums[kEach][kEach] = {};

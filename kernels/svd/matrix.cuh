@@ -16,36 +16,24 @@ __device__ __forceinline__ int packed(int i, int j) { return i * (i + 1) / 2 + j
 
 __device__ __forceinline__ int round_up(int value, int multiple) { return (value + multiple - 1) / multiple * multiple; }
 
-__device__ __forceinline__ void assign(float& to, float from) { to = from; }
-__device__ __forceinline__ void assign(float& to, bf16 from) { to = __bfloat162float(from); }
-__device__ __forceinline__ void assign(float& to, f16 from) { to = __half2float(from); }
-__device__ __forceinline__ void assign(bf16& to, bf16 from) { to = from; }
-__device__ __forceinline__ void assign(f16& to, f16 from) { to = from; }
-__device__ __forceinline__ void assign(bf16& to, float from) { to = __float2bfloat16_rn(from); }
-__device__ __forceinline__ void assign(f16& to, float from) { to = __float2half_rn(from); }
-
-template <class T> __device__ __forceinline__ float widen(T x) {
-    float wide;
-    assign(wide, x);
-    return wide;
-}
-
 /// The two halves of a factor: together they keep 22 of its 24 bits.
 __device__ __forceinline__ void split_tf32(float x, uint32_t& high, uint32_t& low) {
     high = to_tf32(x);
     low = to_tf32(x - __uint_as_float(high));
 }
 
-/// One matrix of a batch in global memory.
+/// A matrix in global memory.
 template <class T> struct Matrix {
     const T* at;
     int64_t row_stride, column_stride;
     int rows, columns;
 };
 
+/// The matrix of this block.
 template <class T, class Params>
-__device__ __forceinline__ Matrix<T> matrix_of(const Params& p, int64_t index, int columns) {
-    const int64_t offset = index / p.inner * p.outer_stride + index % p.inner * p.inner_stride;
+__device__ __forceinline__ Matrix<T> matrix_of(const Params& p, int columns) {
+    const int outer = blockIdx.x / p.inner, inner = blockIdx.x % p.inner;
+    const int64_t offset = outer * p.outer_stride + inner * p.inner_stride;
     return {static_cast<const T*>(p.a) + offset, p.row_stride, p.column_stride, p.rows, columns};
 }
 
@@ -60,9 +48,7 @@ __device__ __forceinline__ void load_tile(To* tile, const Matrix<T>& a, int star
             const int row = by_rows ? major : minor, column = by_rows ? minor : major;
             const bool inside = start + row < a.rows && column < a.columns;
             const int64_t offset = (start + row) * a.row_stride + column * a.column_stride;
-            To* to = tile + row * Stride + column;
-            if (inside) assign(*to, a.at[offset]);
-            else assign(*to, 0.0f);
+            tile[row * Stride + column] = inside ? from_float<To>(to_float(a.at[offset])) : from_float<To>(0);
         }
     }
 }

@@ -9,11 +9,12 @@
 /* Where a matrix is on its way; every kernel leaves a matrix alone that is not its business. */
 #define SVD_OPEN 0       /* to be solved by the present rung */
 #define SVD_CHOSEN 1     /* the present rung chose its rank and basis; the projection is to be judged */
-#define SVD_SINGLE 2     /* solved by the rung in f32 */
-#define SVD_DOUBLE 3     /* solved by the rung in f64 */
-#define SVD_ZERO 4       /* holds nothing but zeros */
-#define SVD_NON_FINITE 5 /* holds a NaN or an infinity */
-#define SVD_STUCK 6      /* the eigenvalue iteration did not converge */
+#define SVD_SKEWED 2     /* its projected columns are to be orthogonalized one by one */
+#define SVD_SINGLE 3     /* solved by the rung in f32 */
+#define SVD_DOUBLE 4     /* solved by the rung in f64 */
+#define SVD_ZERO 5       /* holds nothing but zeros */
+#define SVD_NON_FINITE 6 /* holds a NaN or an infinity */
+#define SVD_STUCK 7      /* the eigenvalue iteration did not converge */
 
 /* A'A of every matrix whose state is `wanted`. */
 typedef struct GramParams {
@@ -40,7 +41,7 @@ typedef struct FactorParams {
     double* partials; /* [batch, chunks, ..] lower triangles: A'A, then the moments tall' tall */
     double* vectors;  /* [batch, width, width]; null where shared memory holds them */
     double* basis;    /* [batch, columns, width] eigenvectors in rows */
-    double* values;   /* [batch, columns] estimates of s */
+    double* values;   /* [batch, columns] eigenvalues: estimates of s^2 */
     double* energy;   /* [batch] sum of squares */
     float* mix;       /* [batch, columns, columns] what tall is multiplied by to become orthonormal and ordered */
     float* tail;      /* [batch] */

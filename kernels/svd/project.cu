@@ -21,9 +21,9 @@ template <class T> __device__ __forceinline__ void load_basis(T* parts, const do
             float left = k < count && i < n ? float(basis[k * n + i]) : 0;
 #pragma unroll
             for (int part = 0; part < kParts<T>; part++) {
-                T* to = parts + part * kPart<T> + k * kStride<T> + i;
-                assign(*to, left);
-                left -= widen(*to);
+                const T rounded = from_float<T>(left);
+                parts[part * kPart<T> + k * kStride<T> + i] = rounded;
+                left -= to_float(rounded);
             }
         }
     }
@@ -84,7 +84,7 @@ __device__ __forceinline__ void multiply(Sums& sums, const float* tile, const fl
 template <class T> __device__ __forceinline__ void load_scales(T* scales, const FactorParams& p, int first, int rank) {
     const int column = first + threadIdx.x;
     if (threadIdx.x < kTileColumns && column < rank) {
-        scales[threadIdx.x] = T(1 / p.values[int64_t(blockIdx.x) * p.columns + column]);
+        scales[threadIdx.x] = T(1 / sqrt(p.values[int64_t(blockIdx.x) * p.columns + column]));
     }
 }
 
@@ -102,7 +102,7 @@ template <class T> __device__ __forceinline__ void project(const FactorParams& p
     float* scales = reinterpret_cast<float*>(smem);
     T* tile = reinterpret_cast<T*>(scales + kTileColumns);
     T* parts = tile + kTileRows * kStride<T>;
-    const auto a = matrix_of<T>(p, index, p.width);
+    const auto a = matrix_of<T>(p, p.width);
     const int start = blockIdx.y * SVD_CHUNK_ROWS, end = min(start + SVD_CHUNK_ROWS, p.rows);
     const int row = warp_index() % 4 * 16, column = warp_index() / 4 * 32;
     load_basis(parts, p.basis + (index * p.columns + first) * p.width, p.width, rank - first, width);
@@ -139,7 +139,7 @@ template <class T> __device__ __forceinline__ void project_wide(const FactorPara
     double* scales = reinterpret_cast<double*>(smem);
     double* basis = scales + kTileColumns;  // [width, kTileColumns]
     float* tile = reinterpret_cast<float*>(basis + p.width * kTileColumns);
-    const auto a = matrix_of<T>(p, index, p.width);
+    const auto a = matrix_of<T>(p, p.width);
     const int start = blockIdx.y * SVD_CHUNK_ROWS, end = min(start + SVD_CHUNK_ROWS, p.rows);
     const int row = threadIdx.x / kSide, column = threadIdx.x % kSide;
     for (int k = warp_index(); k < kTileColumns; k += kWarps) {

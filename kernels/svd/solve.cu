@@ -90,6 +90,7 @@ __device__ __forceinline__ void rotate_vectors(const Solver& at) {
     for (int k = warp_index(); k < at.even / 2; k += kWarps) {
         const Rotation r = at.shared.rotations[k];
         if (r.sine == 0) continue;
+#pragma unroll 2
         for (int i = lane_index(); i < at.n; i += 32) turn(r, at.vectors[r.p * at.n + i], at.vectors[r.q * at.n + i]);
     }
 }
@@ -112,7 +113,7 @@ __device__ __forceinline__ bool diagonalize(const Solver& at) {
             rotate_vectors(at);
             __syncthreads();
         }
-        if (block_sum(rotated ? 1 : 0, at.shared.reduction) == 0) return true;
+        if (__syncthreads_count(rotated) == 0) return true;
     }
     return false;
 }
@@ -151,6 +152,7 @@ __device__ __forceinline__ int choose_rank(const FactorParams& p, const double* 
 __device__ __forceinline__ bool is_negative(const double* vector, int n) {
     float largest = 0;
     int at = n;
+#pragma unroll 1
     for (int i = lane_index(); i < n; i += 32) {
         const float x = float(vector[i]);
         if (fabsf(x) > fabsf(largest)) largest = x, at = i;
@@ -165,13 +167,13 @@ __device__ __forceinline__ bool is_negative(const double* vector, int n) {
     return largest < 0;
 }
 
-/// Writes the first eigenvectors and the roots of their values.
+/// Writes the first eigenvectors and their values.
 __device__ __forceinline__ void write_basis(const FactorParams& p, const Solver& at, int rank) {
     const int64_t index = blockIdx.x;
     // The floor is where f64 sums of squares end: a smaller value would only blow up rounding.
     const double floor = 1e-16 * at.shared.values[0];
     const int i = threadIdx.x;
-    if (i < rank) p.values[index * p.columns + i] = sqrt(fmax(at.shared.values[i], floor) * p.energy[index]);
+    if (i < rank) p.values[index * p.columns + i] = fmax(at.shared.values[i], floor) * p.energy[index];
     for (int k = warp_index(); k < rank; k += kWarps) {
         const double* vector = at.vectors + at.shared.order[k] * at.n;
         const double sign = !p.wide && is_negative(vector, at.n) ? -1 : 1;
