@@ -2,12 +2,18 @@
 #![allow(missing_docs)]
 
 mod attention;
+mod bindings;
 mod cache;
 mod nn;
 mod package;
 mod philox;
 mod svd;
 mod tensor;
+
+#[cfg(feature = "emulator")]
+mod device;
+#[cfg(feature = "emulator")]
+mod support;
 
 #[cfg(feature = "model")]
 mod files;
