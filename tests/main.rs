@@ -9,8 +9,20 @@ mod philox;
 mod svd;
 mod tensor;
 
+// What the build script compiles emulators with; tests compile others the same way.
+#[cfg(feature = "emulator")]
+#[path = "../build/compile.rs"]
+mod compile;
+#[cfg(feature = "emulator")]
+#[path = "../build/emulator.rs"]
+mod emulator;
+
 #[cfg(feature = "emulator")]
 mod device;
+#[cfg(feature = "emulator")]
+mod kernels;
+#[cfg(feature = "emulator")]
+mod kernels_nn;
 #[cfg(feature = "emulator")]
 mod support;
 
