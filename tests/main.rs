@@ -17,6 +17,8 @@ mod compile;
 #[path = "../build/emulator.rs"]
 mod emulator;
 
+#[cfg(all(feature = "emulator", feature = "cuda"))]
+mod cuda;
 #[cfg(feature = "emulator")]
 mod device;
 #[cfg(feature = "emulator")]
