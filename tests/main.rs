@@ -6,6 +6,7 @@ mod cache;
 mod nn;
 mod package;
 mod philox;
+mod sparse;
 mod svd;
 mod tensor;
 
