@@ -40,9 +40,9 @@ pub mod sparse;
 pub mod svd;
 pub mod tensor;
 
-pub use device::{Device, Purpose, Scratch};
+pub use device::{Device, Dtype, Purpose, Scratch};
 pub use error::{Error, InputError, Result};
-pub use tensor::{Dtype, Tensor};
+pub use tensor::Tensor;
 
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]

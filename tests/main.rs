@@ -2,6 +2,7 @@
 #![allow(missing_docs)]
 
 mod attention;
+mod bindings;
 mod cache;
 mod nn;
 mod package;
@@ -9,6 +10,11 @@ mod philox;
 mod sparse;
 mod svd;
 mod tensor;
+
+#[cfg(feature = "emulator")]
+mod device;
+#[cfg(feature = "emulator")]
+mod support;
 
 #[cfg(feature = "model")]
 mod files;

@@ -77,6 +77,7 @@ pub fn attend(q: &Tensor, sequences: &[Sequence<'_>], params: &Params<'_>) -> Re
     check(q, sequences, params)?;
     match q.device().kind() {
         Kind::Cpu => cpu::attend(q, sequences, params),
+        _ => Err(q.device().unsupported("attention")),
     }
 }
 

@@ -39,6 +39,7 @@ pub fn dense_into(out: &mut Tensor, x: &Tensor, weight: &Tensor, bias: Option<&T
     let bias = bias.map(Tensor::slice).transpose()?;
     match x.device().kind() {
         Kind::Cpu => cpu::dense(out.slice_mut()?, x.slice()?, weight.slice()?, bias, weight.shape()),
+        _ => return Err(x.device().unsupported("linear::dense")),
     }
     Ok(())
 }
