@@ -14,6 +14,8 @@ mod tensor;
 #[cfg(feature = "emulator")]
 mod device;
 #[cfg(feature = "emulator")]
+mod kernels_sparse;
+#[cfg(feature = "emulator")]
 mod support;
 
 #[cfg(feature = "model")]

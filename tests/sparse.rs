@@ -64,9 +64,13 @@ pub(crate) fn packed(kept: &[bool], cols: usize) -> Vec<i8> {
 
 /// A matrix whose rows lie apart, NaN between them.
 pub(crate) fn strided(values: &[f32], cols: usize, gap: usize, dtype: Dtype) -> Tensor {
+    strided_on(&Device::cpu(), values, cols, gap, dtype)
+}
+
+pub(crate) fn strided_on(device: &Device, values: &[f32], cols: usize, gap: usize, dtype: Dtype) -> Tensor {
     let rows: Vec<f32> = values.chunks(cols).flat_map(|row| [row, &vec![f32::NAN; gap]].concat()).collect();
     let wide = Tensor::from_slice(&rows, &[values.len() / cols, cols + gap], &Device::cpu()).unwrap();
-    wide.to_dtype(dtype).unwrap().narrow(1, 0, cols).unwrap()
+    wide.to_dtype(dtype).unwrap().to_device(device).unwrap().narrow(1, 0, cols).unwrap()
 }
 
 /// A mask whose every bit, padding included, is set.
@@ -171,7 +175,7 @@ fn scratch_is_what_was_promised_and_is_not_taken_twice() {
     for scope in scopes(40, 1025) {
         let device = Device::cpu();
         let tensor = strided(&scores("normal", 40, 1025), 1025, 0, Dtype::F16);
-        let bytes = sparse::scratch_bytes(40, 1025, scope);
+        let bytes = sparse::scratch_bytes(40, 1025, scope, &device);
         let mut scratch = Scratch::with_bytes(&device, bytes).unwrap();
         let mut mask = Mask::zeros(40, 1025, &device).unwrap();
         sparse::mask_into(&mut mask, &tensor, scope, &mut scratch).unwrap();
@@ -207,6 +211,9 @@ fn arguments_that_do_not_fit_are_named_errors() {
     shape(sparse::apply_into(&mut x.clone(), &x, &mask).unwrap_err(), "shares");
     shape(Mask::from_bits(codes.clone(), 8).unwrap_err(), "[3, 8]");
     assert!(matches!(Mask::from_bits(half, 8), Err(Error::Dtype { .. })));
+    let bytes = Tensor::zeros(&[9], Dtype::I8, &cpu).unwrap();
+    let off_by_one = bytes.narrow(0, 1, 8).unwrap().reshape(&[2, 4]).unwrap();
+    shape(Mask::from_bits(off_by_one, 8).unwrap_err(), "whole words");
 }
 
 #[test]

@@ -10,14 +10,6 @@ struct Selection {
     uint32_t left; /* how many of the keys that share them are to be kept, at least one */
 };
 
-struct BeginParams {
-    uint32_t* counts;    /* [2048], set to zero */
-    void* selection;     /* Selection, set to its beginning; null for other scopes, and counts with it */
-    uint64_t* first_nan; /* [1], set to no NaN */
-    uint32_t keep;
-    uint32_t pad;
-};
-
 struct CountParams {
     const void* scores;    /* [rows, cols] f32|f16|bf16, rows row_stride elements apart */
     const void* selection; /* Selection */
@@ -88,3 +80,7 @@ struct ApplyParams {
     int32_t row_bytes;
     int32_t pad;
 };
+
+#ifdef __cplusplus
+#include "layout.h"
+#endif

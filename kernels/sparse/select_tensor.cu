@@ -1,16 +1,9 @@
-// The threshold of a whole matrix: begin, then count and pick for each digit, then the ties of each row and their sums
-// over the rows before. sparse_select_row writes the bits.
+// The threshold of a whole matrix: count and pick for each digit, then the ties of each row and their sums over the rows
+// before. sparse_select_row writes the bits.
 #include "sparse/select.cuh"
 
 // Columns that a block counts of each of its rows.
-constexpr int kCountedColumns = 8192;
-
-KERNEL(sparse_begin, BeginParams, 256) {
-    if (threadIdx.x == 0) *p.first_nan = ~uint64_t(0);
-    if (!p.selection) return;
-    for (int bin = threadIdx.x; bin < kBins; bin += kThreads) p.counts[bin] = 0;
-    if (threadIdx.x == 0) *static_cast<Selection*>(p.selection) = {0, max(p.keep, 1u)};
-}
+constexpr int kCountedColumns = 1 << 16;
 
 template <class T> __device__ __forceinline__ void count(const CountParams& p, SelectMemory& memory) {
     const uint32_t known = static_cast<const Selection*>(p.selection)->key;

@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use bytemuck::Pod;
 use rayon::prelude::*;
 
-use super::{MASK, Mask, Scope};
-use crate::{Dtype, Error, Result, Scratch, Tensor, device::simd::multiversion};
+use super::{Mask, Scope, infinity, nan_at};
+use crate::{Dtype, Result, Scratch, Tensor, device::simd::multiversion};
 
 /// Bins of a digit of [`select_in_tensor`]: a 31-bit key has two digits.
 const BINS: usize = 1 << 16;
@@ -61,7 +61,7 @@ pub(super) fn mask(out: &mut Mask, scores: &Tensor, scope: Scope, scratch: &mut 
     }
     match keys.first_nan.into_inner() {
         usize::MAX => Ok(()),
-        at => Err(Error::Numeric { op: MASK, what: format!("the score at row {}, column {} is NaN", at / cols, at % cols) }),
+        at => Err(nan_at(at, cols)),
     }
 }
 
@@ -77,11 +77,7 @@ struct Keys {
 impl Keys {
     /// The keys of the row at `index`; remembers a NaN.
     fn read(&self, index: usize, row: &[u8], keys: &mut [u32]) {
-        let infinity = match self.dtype {
-            Dtype::F32 => f32::INFINITY.to_bits(),
-            Dtype::F16 => u32::from(half::f16::INFINITY.to_bits()),
-            _ => u32::from(half::bf16::INFINITY.to_bits()),
-        };
+        let infinity = infinity(self.dtype);
         let largest = match self.dtype {
             Dtype::F32 => keys_of_32(bytemuck::cast_slice(row), keys),
             _ => keys_of_16(bytemuck::cast_slice(row), keys),

@@ -1,6 +1,8 @@
 //! Masks over weights: which elements of a matrix stay, chosen by magnitude, and their application.
 
 mod cpu;
+mod gpu;
+mod params;
 
 use crate::{Device, Dtype, Error, Result, Scratch, Tensor, device::Kind};
 
@@ -57,16 +59,23 @@ impl Mask {
     /// last column are not looked at.
     ///
     /// # Errors
-    /// [`Error::Shape`] when `bits` is not a contiguous [rows, row_bytes]; [`Error::Dtype`] when it is not int8.
+    /// [`Error::Shape`] when `bits` is not a contiguous [rows, row_bytes] that starts on a whole word; [`Error::Dtype`]
+    /// when it is not int8.
     pub fn from_bits(bits: Tensor, cols: usize) -> Result<Self> {
         if bits.dtype() != Dtype::I8 {
             return Err(Error::Dtype { op: MASK, found: bits.dtype(), expected: &[Dtype::I8] });
         }
         match bits.shape() {
-            &[_, bytes] if bytes == row_bytes(cols) && bits.is_contiguous() => Ok(Self { bits, cols }),
+            &[_, bytes] if bytes == row_bytes(cols) && bits.is_contiguous() && bits.address().get().is_multiple_of(4) => {
+                Ok(Self { bits, cols })
+            }
             shape => {
                 let found = format!("bits {shape:?} with strides {:?}", bits.strides());
-                Err(Error::shape(MASK, found, format!("a contiguous [rows, {}] for {cols} columns", row_bytes(cols))))
+                Err(Error::shape(
+                    MASK,
+                    found,
+                    format!("a contiguous [rows, {}] for {cols} columns, on whole words", row_bytes(cols)),
+                ))
             }
         }
     }
@@ -96,9 +105,17 @@ impl Mask {
     /// # Errors
     /// [`Error::Device`] when the copy fails.
     pub fn to_bools(&self) -> Result<Vec<bool>> {
-        let bytes = self.bits.slice::<i8>()?;
+        let bytes = self.bits.to_vec::<i8>()?;
         let row = |bits: &[i8]| (0..self.cols).map(|c| bits[c / 8] >> (c % 8) & 1 == 1).collect::<Vec<_>>();
         Ok(bytes.chunks(self.row_bytes().max(1)).flat_map(row).collect())
+    }
+
+    /// The mask on `device`, itself when it is there.
+    ///
+    /// # Errors
+    /// As [`Tensor::to_device`].
+    pub fn to_device(&self, device: &Device) -> Result<Self> {
+        Ok(Self { bits: self.bits.to_device(device)?, cols: self.cols })
     }
 
     /// Where the mask lies.
@@ -127,7 +144,7 @@ fn row_bytes(cols: usize) -> usize {
 /// # Errors
 /// [`Error::Shape`] when `scores` is not a matrix, its last axis has gaps, or more is to be kept than there is;
 /// [`Error::Dtype`] for other dtypes; [`Error::Numeric`] that names the first NaN; [`Error::Device`] when memory runs
-/// out.
+/// out, and off the CPU for patterns of other than 4 or 8.
 pub fn mask(scores: &Tensor, scope: Scope) -> Result<Mask> {
     let [rows, cols] = check_scores(scores, scope)?;
     let device = scores.device();
@@ -137,10 +154,11 @@ pub fn mask(scores: &Tensor, scope: Scope) -> Result<Mask> {
 }
 
 /// [`mask`] into an existing `out`, with working memory from `scratch`. After an error the content of `out` means
-/// nothing.
+/// nothing. It waits for the device to learn whether there was a NaN.
 ///
 /// # Errors
-/// As [`mask`]; [`Error::Shape`] as well when `out` is for other extents or shares its memory.
+/// As [`mask`]; [`Error::Shape`] as well when `out` is for other extents or shares its memory; [`Error::Device`] as well
+/// while a graph is captured.
 pub fn mask_into(out: &mut Mask, scores: &Tensor, scope: Scope, scratch: &mut Scratch) -> Result<()> {
     let [rows, cols] = check_scores(scores, scope)?;
     if [out.rows(), out.cols()] != [rows, cols] {
@@ -153,13 +171,17 @@ pub fn mask_into(out: &mut Mask, scores: &Tensor, scope: Scope, scratch: &mut Sc
     }
     match scores.device().kind() {
         Kind::Cpu => cpu::mask(out, scores, scope, scratch),
+        _ => gpu::mask(out, scores, scope, scratch),
     }
 }
 
-/// Bytes of scratch that [`mask_into`] takes for a matrix of `rows` x `cols`, on as many threads as the current pool
-/// has.
-pub fn scratch_bytes(rows: usize, cols: usize, scope: Scope) -> usize {
-    cpu::scratch_bytes(rows, cols, scope)
+/// Bytes of scratch that [`mask_into`] takes for a matrix of `rows` x `cols`; on the CPU, on as many threads as the
+/// current pool has.
+pub fn scratch_bytes(rows: usize, cols: usize, scope: Scope, device: &Device) -> usize {
+    match device.kind() {
+        Kind::Cpu => cpu::scratch_bytes(rows, cols, scope),
+        _ => gpu::scratch_bytes(rows, scope),
+    }
 }
 
 /// `weights` [rows, cols] (f32, f16 or bf16) with zeros where `mask` keeps nothing; what it keeps is unchanged.
@@ -198,7 +220,21 @@ pub fn apply_into(out: &mut Tensor, weights: &Tensor, mask: &Mask) -> Result<()>
     }
     match weights.device().kind() {
         Kind::Cpu => cpu::apply(out, weights, mask),
+        _ => gpu::apply(out, weights, mask),
     }
+}
+
+/// The bits of an infinite score without its sign; larger ones are NaN.
+fn infinity(dtype: Dtype) -> u32 {
+    match dtype {
+        Dtype::F32 => f32::INFINITY.to_bits(),
+        Dtype::F16 => half::f16::INFINITY.to_bits().into(),
+        _ => half::bf16::INFINITY.to_bits().into(),
+    }
+}
+
+fn nan_at(index: usize, cols: usize) -> Error {
+    Error::Numeric { op: MASK, what: format!("the score at row {}, column {} is NaN", index / cols, index % cols) }
 }
 
 fn check_scores(scores: &Tensor, scope: Scope) -> Result<[usize; 2]> {
