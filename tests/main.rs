@@ -6,6 +6,7 @@ mod cache;
 mod nn;
 mod package;
 mod philox;
+mod sparse;
 mod svd;
 mod tensor;
 
@@ -25,6 +26,8 @@ mod device;
 mod kernels;
 #[cfg(feature = "emulator")]
 mod kernels_nn;
+#[cfg(feature = "emulator")]
+mod kernels_sparse;
 #[cfg(feature = "emulator")]
 mod support;
 
