@@ -34,6 +34,24 @@ impl Rope {
         (0..rotary_dim / 2).map(|j| 1.0 / theta.powf((2 * j) as f32 / rotary_dim as f32)).collect()
     }
 
+    /// A copy of the tables on `device`.
+    ///
+    /// # Errors
+    /// [`Error::Device`] when the memory is not to be had or a device failed.
+    pub fn to_device(&self, device: &Device) -> Result<Self> {
+        Ok(Self { cos: self.cos.to_device(device)?, sin: self.sin.to_device(device)? })
+    }
+
+    /// The device that holds the tables.
+    pub fn device(&self) -> Device {
+        self.cos.device()
+    }
+
+    /// Cosines and sines of every position, each [positions, head_dim / 2] f32.
+    pub(crate) fn tables(&self) -> (&Tensor, &Tensor) {
+        (&self.cos, &self.sin)
+    }
+
     /// Positions in the tables.
     pub fn positions(&self) -> usize {
         self.cos.shape()[0]
