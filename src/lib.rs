@@ -39,9 +39,9 @@ pub mod rope;
 pub mod svd;
 pub mod tensor;
 
-pub use device::{Device, Purpose, Scratch};
+pub use device::{Device, Dtype, Purpose, Scratch};
 pub use error::{Error, InputError, Result};
-pub use tensor::{Dtype, Tensor};
+pub use tensor::Tensor;
 
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]

@@ -16,6 +16,8 @@ use lowkey::{
     rope::Rope,
 };
 
+use crate::support;
+
 const THETA: f32 = 10_000.0;
 
 fn normals(seed: u64, matrix: u64, n: usize) -> Vec<f32> {
@@ -198,7 +200,7 @@ fn plain(scale: f32) -> Params<'static> {
 
 #[test]
 fn every_instantiation_matches_an_f64_oracle_and_the_cpu() {
-    let device = emulated(0);
+    let device = support::device();
     for format in [Format::BF16, Format::Int8] {
         for (seed, head_dim, keys, values) in
             [(1, 16, 16, 5), (2, 32, 16, 32), (3, 32, 7, 31), (4, 48, 48, 33), (5, 64, 3, 64), (6, 80, 65, 72), (7, 128, 1, 128), (8, 128, 127, 24)]
@@ -222,7 +224,7 @@ fn every_instantiation_matches_an_f64_oracle_and_the_cpu() {
 
 #[test]
 fn odd_lengths_and_every_grouping_of_heads_match() {
-    let device = emulated(0);
+    let device = support::device();
     for (seed, tokens) in [(1, 1), (2, 59), (3, 97), (4, 111), (5, 1025)] {
         let heads = Heads { heads: 6, kv_heads: 2, head_dim: 32 };
         let format = if seed % 2 == 0 { Format::Int8 } else { Format::BF16 };
@@ -238,7 +240,7 @@ fn odd_lengths_and_every_grouping_of_heads_match() {
 
 #[test]
 fn queries_are_rotated_to_their_positions() {
-    let device = emulated(0);
+    let device = support::device();
     let heads = Heads { heads: 4, kv_heads: 2, head_dim: 64 };
     let rope = heads.rope();
     let params = Params { scale: 0.125, rope: Some(&rope), keys_rotated: true };
@@ -272,7 +274,7 @@ fn bits(x: &[f32]) -> Vec<u32> {
 
 #[test]
 fn a_sequence_has_the_same_bits_alone_and_in_a_ragged_batch() {
-    let device = emulated(0);
+    let device = support::device();
     let heads = Heads { heads: 4, kv_heads: 2, head_dim: 32 };
     let rope = heads.rope();
     let params = Params { scale: 0.2, rope: Some(&rope), keys_rotated: true };
@@ -302,7 +304,7 @@ fn the_schedule_does_not_change_a_bit() {
 
 #[test]
 fn a_nan_stays_in_its_own_sequence() {
-    let device = emulated(0);
+    let device = support::device();
     let heads = Heads { heads: 4, kv_heads: 2, head_dim: 32 };
     let good = [heads.part(1, 59, Format::BF16, None)];
     for in_values in [false, true] {
@@ -320,7 +322,7 @@ fn a_nan_stays_in_its_own_sequence() {
 
 #[test]
 fn attend_into_writes_everything_and_allocates_nothing() {
-    let device = emulated(0);
+    let device = support::device();
     let heads = Heads { heads: 4, kv_heads: 2, head_dim: 32 };
     let parts = to_device(&[heads.part(1, 300, Format::Int8, Some((16, 8))), heads.part(2, 31, Format::BF16, None)], &device);
     let q = heads.query(1, 1).to_device(&device).unwrap();
@@ -340,7 +342,7 @@ fn attend_into_writes_everything_and_allocates_nothing() {
 
 #[test]
 fn what_a_device_cannot_do_is_an_error_that_says_so() {
-    let device = emulated(0);
+    let device = support::device();
     let heads = Heads { heads: 4, kv_heads: 2, head_dim: 32 };
     let q = heads.query(1, 1);
     let run = |parts: &[OwnedPart], params: &Params<'_>| attend_on(&device, &q, &[parts], params);
@@ -368,7 +370,7 @@ fn what_a_device_cannot_do_is_an_error_that_says_so() {
 
 #[test]
 fn a_small_decode_is_emulated_in_150_milliseconds() {
-    let device = emulated(0);
+    let device = support::device();
     let heads = Heads { heads: 4, kv_heads: 4, head_dim: 64 };
     let parts = to_device(&[heads.part(1, 256, Format::BF16, None)], &device);
     let q = heads.query(1, 1).to_device(&device).unwrap();

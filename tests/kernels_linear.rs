@@ -9,6 +9,8 @@ use lowkey::{
     philox::Stream,
 };
 
+use crate::support;
+
 const DTYPES: [Dtype; 3] = [Dtype::F32, Dtype::F16, Dtype::BF16];
 
 fn emulated(schedule: u64) -> Device {
@@ -68,7 +70,7 @@ fn bits(x: &[f32]) -> Vec<u32> {
 
 #[test]
 fn every_instantiation_matches_an_f64_oracle_and_the_cpu() {
-    let device = emulated(0);
+    let device = support::device();
     let sizes = [[1, 1, 1], [59, 7, 97], [1025, 16, 5], [97, 111, 59], [64, 8, 64], [2056, 3, 9]];
     for (dtype, seed) in DTYPES.into_iter().zip(1..) {
         for (size, rows) in sizes.into_iter().zip([1, 3, 8, 9, 17, 2]) {
@@ -94,7 +96,7 @@ fn every_instantiation_matches_an_f64_oracle_and_the_cpu() {
 
 #[test]
 fn a_row_has_the_same_bits_alone_and_in_any_batch() {
-    let device = emulated(0);
+    let device = support::device();
     for dtype in DTYPES {
         for k in [97, 512] {
             let layer = Layer::random(5, [k, 24, 33], dtype, true);
@@ -110,7 +112,7 @@ fn a_row_has_the_same_bits_alone_and_in_any_batch() {
 
 #[test]
 fn factors_may_begin_anywhere() {
-    let device = emulated(0);
+    let device = support::device();
     for dtype in DTYPES {
         let (b, a) = (normal(1, &[9, 33], dtype), normal(2, &[12, 8], dtype));
         let x = normal(3, &[3, 33], Dtype::F32);
@@ -134,7 +136,7 @@ fn the_schedule_does_not_change_a_bit() {
 
 #[test]
 fn a_nan_stays_in_its_row_and_everything_is_written() {
-    let device = emulated(0);
+    let device = support::device();
     let layer = Layer::random(5, [59, 7, 13], Dtype::F16, false);
     let mut x = normal(6, &[9, 59], Dtype::F32).to_f32_vec().unwrap();
     x[4 * 59 + 3] = f32::NAN;
@@ -152,7 +154,7 @@ fn a_nan_stays_in_its_row_and_everything_is_written() {
 
 #[test]
 fn arguments_that_do_not_fit_are_named_errors() {
-    for device in [Device::cpu(), emulated(0)] {
+    for device in [Device::cpu(), support::device()] {
         let zeros = |shape: &[usize], dtype| Tensor::zeros(shape, dtype, &device).unwrap();
         let (x, b, a) = (zeros(&[2, 8], Dtype::F32), zeros(&[3, 8], Dtype::BF16), zeros(&[5, 3], Dtype::BF16));
         let shape = |result: lowkey::Result<Tensor>| assert!(matches!(result, Err(Error::Shape { .. })), "{result:?}");
@@ -166,7 +168,7 @@ fn arguments_that_do_not_fit_are_named_errors() {
         dtype(linear::factorized(&x, &zeros(&[3, 8], Dtype::I8), &a, None));
         dtype(linear::factorized(&x, &b, &a, Some(&zeros(&[5], Dtype::BF16))));
     }
-    let x = Tensor::zeros(&[2, 8], Dtype::F32, &emulated(0)).unwrap();
+    let x = Tensor::zeros(&[2, 8], Dtype::F32, &support::device()).unwrap();
     let (b, a) = (normal(1, &[3, 8], Dtype::F32), normal(2, &[5, 3], Dtype::F32));
     assert!(matches!(linear::factorized(&x, &b, &a, None), Err(Error::Device { .. })));
 }

@@ -2,12 +2,22 @@
 #![allow(missing_docs)]
 
 mod attention;
+mod bindings;
 mod cache;
 mod nn;
 mod package;
 mod philox;
 mod svd;
 mod tensor;
+
+#[cfg(feature = "emulator")]
+mod device;
+#[cfg(feature = "emulator")]
+mod kernels_attention;
+#[cfg(feature = "emulator")]
+mod kernels_linear;
+#[cfg(feature = "emulator")]
+mod support;
 
 #[cfg(feature = "model")]
 mod files;

@@ -51,6 +51,7 @@ pub(super) fn attend(
     params: &Params<'_>,
     scratch: &mut Scratch,
 ) -> Result<()> {
+    let out = out.address_mut(OP)?;
     let plan = Plan::new(q, sequences, params)?;
     if plan.segments.is_empty() {
         return Ok(());
@@ -318,14 +319,14 @@ impl Call<'_> {
         Ok(())
     }
 
-    fn combine(&self, out: &mut Tensor) -> Result<()> {
+    fn combine(&self, out: Address) -> Result<()> {
         let params = CombineParams {
             segments: self.memory,
             first_segment: self.at(self.layout.first_segment),
             peaks: self.at(self.layout.peaks),
             sums: self.at(self.layout.sums),
             latents: self.at(self.layout.latents),
-            out: out.address(),
+            out,
             n_heads: self.plan.n_heads as i32,
             n_kv_heads: self.plan.n_kv_heads as i32,
             head_dim: self.head_dim() as i32,

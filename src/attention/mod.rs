@@ -9,6 +9,8 @@
 //! Partial results of parts are combined by log-sum-exp.
 
 mod cpu;
+mod gpu;
+mod params;
 
 use crate::{Device, Dtype, Error, Result, Scratch, Tensor, coded::Coded, device::Kind, rope::Rope};
 
@@ -84,9 +86,14 @@ pub struct Params<'a> {
 /// runs of n_heads / n_kv_heads. Scores are f32, sums are taken in an order that depends on the sequence alone, so a
 /// sequence has the same bits alone and in any batch.
 ///
+/// On `emulated` and `cuda` so far: one query a sequence (decode); keys rotated before they were stored, or no RoPE; rows of
+/// at most 128 elements in bf16 or int8, keys and values of a part alike; decoders f32, f16 or bf16. Queries and
+/// probabilities keep 16 bits there. An infinity among the rows makes NaN.
+///
 /// # Errors
-/// [`Error::Shape`] when heads, widths, ranks or lengths do not fit; [`Error::Dtype`] when q is not f32;
-/// [`Error::Device`] when the arguments are on different devices or memory runs out.
+/// [`Error::Shape`] when heads, widths, ranks or lengths do not fit; [`Error::Dtype`] when q is not f32, or rows are in a
+/// format that the device has no kernel for; [`Error::Device`] when the arguments are on different devices, for what the
+/// device has no kernel for, or when memory runs out.
 pub fn attend(q: &Tensor, sequences: &[Sequence<'_>], params: &Params<'_>) -> Result<Tensor> {
     let mut out = Tensor::zeros(q.shape(), Dtype::F32, &q.device())?;
     attend_into(&mut out, q, sequences, params, &mut Scratch::new(&q.device()))?;
@@ -108,6 +115,7 @@ pub fn attend_into(
     check_out(out, q)?;
     match q.device().kind() {
         Kind::Cpu => cpu::attend(out.slice_mut()?, q, sequences, params),
+        _ => gpu::attend(out, q, sequences, params, scratch),
     }
 }
 
@@ -119,6 +127,7 @@ pub fn scratch_bytes(q: &Tensor, sequences: &[Sequence<'_>], params: &Params<'_>
     check(q, sequences, params)?;
     match q.device().kind() {
         Kind::Cpu => Ok(0),
+        _ => gpu::scratch_bytes(q, sequences, params),
     }
 }
 

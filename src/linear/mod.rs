@@ -1,6 +1,8 @@
 //! Linear layers.
 
 mod cpu;
+mod gpu;
+mod params;
 
 use crate::{Dtype, Error, Result, Scratch, Tensor, device::Kind};
 
@@ -41,6 +43,7 @@ pub fn dense_into(out: &mut Tensor, x: &Tensor, weight: &Tensor, bias: Option<&T
     let bias = bias.map(Tensor::slice).transpose()?;
     match x.device().kind() {
         Kind::Cpu => cpu::dense(out.slice_mut()?, x.slice()?, weight.slice()?, bias, weight.shape()),
+        _ => return Err(x.device().unsupported("linear::dense")),
     }
     Ok(())
 }
@@ -77,6 +80,7 @@ pub fn factorized_into(
     check_ends(out, x, a, bias)?;
     match x.device().kind() {
         Kind::Cpu => cpu::factorized(out, x, b, a, bias, scratch),
+        _ => gpu::factorized(out, x, b, a, bias, scratch),
     }
 }
 
@@ -88,6 +92,7 @@ pub fn factorized_scratch_bytes(x: &Tensor, b: &Tensor, a: &Tensor) -> Result<us
     check_factors(x, b, a)?;
     match x.device().kind() {
         Kind::Cpu => Ok(cpu::factorized_scratch(x, b, a) * size_of::<f32>()),
+        _ => Ok(gpu::factorized_scratch(x, b)),
     }
 }
 
