@@ -12,6 +12,7 @@ use crate::compile::Job;
 
 /// How an emulator is compiled.
 #[derive(Clone, Copy, PartialEq, Eq)]
+#[allow(dead_code, reason = "tests compile the other variants")]
 pub(crate) enum Variant {
     /// For speed.
     Plain,

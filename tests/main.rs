@@ -2,7 +2,6 @@
 #![allow(missing_docs)]
 
 mod attention;
-mod bindings;
 mod cache;
 mod nn;
 mod package;
