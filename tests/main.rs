@@ -25,6 +25,10 @@ mod device;
 #[cfg(feature = "emulator")]
 mod kernels;
 #[cfg(feature = "emulator")]
+mod kernels_attention;
+#[cfg(feature = "emulator")]
+mod kernels_linear;
+#[cfg(feature = "emulator")]
 mod kernels_nn;
 #[cfg(feature = "emulator")]
 mod kernels_sparse;
