@@ -1,28 +1,61 @@
-//! Tells the program which commit it is built from, where that can be known.
+//! Compiles the kernels: for GPUs with nvcc where it is found, for the CPU with the C++ compiler where feature
+//! `emulator` asks for it. Writes the handles that Rust launches them by, and tells the program its commit.
 
-use std::{env, path::Path, process::Command};
+#[path = "build/commit.rs"]
+mod commit;
+#[path = "build/compile.rs"]
+mod compile;
+#[path = "build/emulator.rs"]
+mod emulator;
+#[path = "build/link.rs"]
+mod link;
+#[path = "build/nvcc.rs"]
+mod nvcc;
+#[path = "build/sources.rs"]
+mod sources;
+
+use std::{env, path::PathBuf, process};
+
+use sources::Source;
 
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
-    println!("cargo::rerun-if-env-changed=LOWKEY_COMMIT");
-    // A package unpacked inside another checkout is not that checkout's commit.
-    if env::var_os("LOWKEY_COMMIT").is_some() || !Path::new(".git").exists() {
-        return;
+    println!("cargo::rerun-if-changed=build");
+    println!("cargo::rustc-check-cfg=cfg(lowkey_emulator)");
+    commit::tell();
+    if let Err(message) = kernels() {
+        message.lines().for_each(|line| println!("cargo::error={line}"));
+        process::exit(1);
     }
-    let Some(commit) = git(&["rev-parse", "--verify", "HEAD"]) else { return };
-    let branch = git(&["symbolic-ref", "--quiet", "HEAD"]);
-    for name in ["HEAD", "logs/HEAD", "packed-refs"].into_iter().chain(branch.as_deref()) {
-        // A path that is not there would run this at every build.
-        if let Some(path) = git(&["rev-parse", "--git-path", name]).filter(|path| Path::new(path).exists()) {
-            println!("cargo::rerun-if-changed={path}");
-        }
-    }
-    println!("cargo::rustc-env=LOWKEY_COMMIT={commit}");
 }
 
-/// The line that git prints; `None` where there is no git or it refuses.
-fn git(args: &[&str]) -> Option<String> {
-    let output = Command::new("git").args(args).output().ok().filter(|output| output.status.success())?;
-    let line = String::from_utf8(output.stdout).ok()?.trim().to_owned();
-    (!line.is_empty()).then_some(line)
+fn kernels() -> Result<(), String> {
+    let root = PathBuf::from(env::var_os("CARGO_MANIFEST_DIR").ok_or("CARGO_MANIFEST_DIR is not set")?);
+    let out = PathBuf::from(env::var_os("OUT_DIR").ok_or("OUT_DIR is not set")?);
+    println!("cargo::rerun-if-changed=kernels");
+    let sources = Source::find(&root.join("kernels"))?;
+    let images = if wants("CUDA") { nvcc::compile(&root, &out, &sources)? } else { nvcc::Images::none() };
+    for (name, text) in sources::handles(&sources) {
+        compile::write(&out.join(format!("{name}.rs")), &text)?;
+    }
+    compile::write(&out.join("table.rs"), &sources::table(&sources, &images))?;
+    if wants("EMULATOR") {
+        link::emulator(&root, &out, &sources)?;
+    }
+    Ok(())
+}
+
+fn wants(feature: &str) -> bool {
+    env::var_os(format!("CARGO_FEATURE_{feature}")).is_some()
+}
+
+/// The value of a variable, which cargo watches from then on.
+fn watched(name: &str) -> Option<String> {
+    println!("cargo::rerun-if-env-changed={name}");
+    env::var(name).ok().filter(|value| !value.is_empty())
+}
+
+/// How many compilers may run at once.
+fn threads() -> usize {
+    env::var("NUM_JOBS").ok().and_then(|jobs| jobs.parse().ok()).unwrap_or(1)
 }

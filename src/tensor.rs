@@ -5,73 +5,11 @@
 
 use std::{fmt, sync::Arc};
 
-use bytemuck::Pod;
-use half::{bf16, f16};
-
-use crate::{Device, Error, Result, device::Buffer, device::simd};
-
-/// Element type of a tensor.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Dtype {
-    /// IEEE single precision.
-    F32,
-    /// IEEE half precision.
-    F16,
-    /// The upper half of a single.
-    BF16,
-    /// Signed 8-bit integers (codes of a quantized tensor).
-    I8,
-    /// Signed 4-bit integers, two to a byte, the even element in the low nibble.
-    I4,
-}
-
-impl Dtype {
-    /// Bits of one element.
-    pub const fn bits(self) -> usize {
-        match self {
-            Self::F32 => 32,
-            Self::F16 | Self::BF16 => 16,
-            Self::I8 => 8,
-            Self::I4 => 4,
-        }
-    }
-
-    /// Bytes of `elements` elements, rounded up to a whole byte.
-    pub const fn bytes_of(self, elements: usize) -> usize {
-        (elements * self.bits()).div_ceil(8)
-    }
-}
-
-impl fmt::Display for Dtype {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::F32 => "f32",
-            Self::F16 => "f16",
-            Self::BF16 => "bf16",
-            Self::I8 => "int8",
-            Self::I4 => "int4",
-        })
-    }
-}
-
-/// A Rust type that tensors hold. ([`Dtype::I4`] has none: read it as bytes.)
-pub trait Element: Pod + Send + Sync {
-    /// Its dtype.
-    const DTYPE: Dtype;
-}
-
-impl Element for f32 {
-    const DTYPE: Dtype = Dtype::F32;
-}
-impl Element for f16 {
-    const DTYPE: Dtype = Dtype::F16;
-}
-impl Element for bf16 {
-    const DTYPE: Dtype = Dtype::BF16;
-}
-impl Element for i8 {
-    const DTYPE: Dtype = Dtype::I8;
-}
+pub use crate::device::{Dtype, Element};
+use crate::{
+    Device, Error, Result,
+    device::{Address, Buffer, Kind, simd},
+};
 
 /// An n-dimensional array on a device.
 #[derive(Clone)]
@@ -104,8 +42,103 @@ impl Tensor {
         if tensor.len() != data.len() {
             return Err(Error::shape("Tensor::from_slice", format!("{} elements", data.len()), format!("shape {shape:?}")));
         }
-        tensor.slice_mut()?.copy_from_slice(data);
+        tensor.write(data)?;
         Ok(tensor)
+    }
+
+    /// Memory that is not ours, such as another library's tensor, as a tensor; `owner` is dropped once the last view is.
+    ///
+    /// # Safety
+    /// `address` must be memory of `device` that holds initialised elements of `dtype` wherever shape and strides (in
+    /// elements) lead, aligned to them, neither freed nor written by others before `owner` is dropped. Writing to the tensor
+    /// writes to that memory.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] when there is not one stride an axis, or the extent wraps.
+    pub unsafe fn from_external(
+        address: Address,
+        dtype: Dtype,
+        shape: &[usize],
+        strides: &[usize],
+        device: &Device,
+        owner: Box<dyn std::any::Any + Send + Sync>,
+    ) -> Result<Self> {
+        let elements = span(shape, strides).and_then(|n| n.checked_mul(dtype.bits()));
+        let bits = elements.ok_or_else(|| {
+            let found = format!("{shape:?} with strides {strides:?}");
+            Error::shape("Tensor::from_external", found, "one stride an axis, and fewer than 2^64 bits")
+        })?;
+        // SAFETY: the caller answers for every byte that shape and strides lead to.
+        let buffer = unsafe { Buffer::external(device, address, bits.div_ceil(8), owner) };
+        Ok(Self { buffer: Arc::new(buffer), dtype, shape: shape.to_vec(), strides: strides.to_vec(), offset: 0 })
+    }
+
+    /// Overwrites all elements with `data`, in row-major order, after the work given to the device before.
+    ///
+    /// # Errors
+    /// As [`Tensor::slice_mut`] but for the device; [`Error::Shape`] as well when the counts differ.
+    pub fn write<T: Element>(&mut self, data: &[T]) -> Result<()> {
+        const OP: &str = "Tensor::write";
+        self.expect_dtype(OP, T::DTYPE)?;
+        self.expect_contiguous(OP)?;
+        if self.len() != data.len() {
+            return Err(Error::shape(OP, format!("{} elements", data.len()), format!("shape {:?}", self.shape)));
+        }
+        let start = self.dtype.bytes_of(self.offset);
+        self.unique(OP)?.write(start, bytemuck::cast_slice(data))
+    }
+
+    /// All elements in row-major order, copied to the host; waits for the work given to the device before.
+    ///
+    /// # Errors
+    /// [`Error::Dtype`] when `T` is not the tensor's; [`Error::Device`] when the device failed.
+    pub fn to_vec<T: Element>(&self) -> Result<Vec<T>> {
+        self.expect_dtype("Tensor::to_vec", T::DTYPE)?;
+        Ok(self.to_device(&Device::cpu())?.slice()?.to_vec())
+    }
+
+    /// A contiguous copy on `device`, or the tensor itself when it is there and contiguous. Between two devices the elements
+    /// pass through the host.
+    ///
+    /// # Errors
+    /// [`Error::Device`] when the memory is not to be had or a device failed.
+    pub fn to_device(&self, device: &Device) -> Result<Self> {
+        if self.device() == *device && self.is_contiguous() {
+            return Ok(self.clone());
+        }
+        let host = self.on_host()?.contiguous()?;
+        if device.kind() == Kind::Cpu {
+            return Ok(host);
+        }
+        let mut copy = Self::zeros(&self.shape, self.dtype, device)?;
+        copy.unique("Tensor::to_device")?.write(0, host.bytes_ref()?)?;
+        Ok(copy)
+    }
+
+    /// The same view of host memory: of the tensor's own on the CPU, else of a copy of what the view spans.
+    fn on_host(&self) -> Result<Self> {
+        if self.buffer.device().kind() == Kind::Cpu {
+            return Ok(self.clone());
+        }
+        let elements = span(&self.shape, &self.strides).unwrap_or(0);
+        let mut buffer = Device::cpu().alloc(self.dtype.bytes_of(elements))?;
+        self.buffer.read(self.dtype.bytes_of(self.offset), buffer.host_mut()?)?;
+        Ok(Self { buffer: Arc::new(buffer), offset: 0, ..self.clone() })
+    }
+
+    /// Where the first element is. A graph being captured keeps the memory from here on.
+    pub fn address(&self) -> Address {
+        self.buffer.address().offset(self.dtype.bytes_of(self.offset))
+    }
+
+    /// As [`Tensor::address`], for a kernel to write to.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] when the buffer is shared or the elements have gaps.
+    pub(crate) fn address_mut(&mut self, op: &'static str) -> Result<Address> {
+        self.expect_contiguous(op)?;
+        self.unique(op)?;
+        Ok(self.address())
     }
 
     /// Elements in all.
@@ -116,6 +149,11 @@ impl Tensor {
     /// Whether there are no elements.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    /// Whether another tensor shares the memory, so that neither may be written.
+    pub fn is_shared(&self) -> bool {
+        Arc::strong_count(&self.buffer) > 1
     }
 
     /// Element type.
@@ -229,14 +267,15 @@ impl Tensor {
         Ok(copy)
     }
 
-    /// The elements as a slice. CPU tensors only.
+    /// The elements as a slice. CPU tensors only; [`Tensor::to_vec`] serves every device.
     ///
     /// # Errors
-    /// [`Error::Dtype`] when `T` is not the tensor's, [`Error::Shape`] when it is not contiguous.
+    /// [`Error::Dtype`] when `T` is not the tensor's, [`Error::Shape`] when it is not contiguous, [`Error::Device`] when it is
+    /// not in host memory.
     pub fn slice<T: Element>(&self) -> Result<&[T]> {
         self.expect_dtype("Tensor::slice", T::DTYPE)?;
         self.expect_contiguous("Tensor::slice")?;
-        Ok(&self.buffer.host::<T>()[self.offset..self.offset + self.len()])
+        Ok(&self.buffer.host::<T>()?[self.offset..self.offset + self.len()])
     }
 
     /// The elements as a mutable slice. CPU tensors only.
@@ -247,7 +286,7 @@ impl Tensor {
         self.expect_dtype("Tensor::slice_mut", T::DTYPE)?;
         self.expect_contiguous("Tensor::slice_mut")?;
         let range = self.offset..self.offset + self.len();
-        Ok(&mut self.unique("Tensor::slice_mut")?.host_mut::<T>()[range])
+        Ok(&mut self.unique("Tensor::slice_mut")?.host_mut::<T>()?[range])
     }
 
     /// All elements widened to f32, in row-major order, copied to the host. Not for int4.
@@ -264,14 +303,15 @@ impl Tensor {
         }
         let width = self.shape.last().copied().unwrap_or(1);
         let mut out = vec![0.0; self.len()];
-        let view = if self.rows_are_dense() { self.clone() } else { self.gathered()? };
+        let host = self.on_host()?;
+        let view = if host.rows_are_dense() { host } else { host.gathered()? };
         for (to, from) in out.chunks_exact_mut(width.max(1)).zip(view.rows()?) {
             simd::widen(self.dtype, from, to);
         }
         Ok(out)
     }
 
-    /// A copy in another floating-point dtype, rounded to nearest even.
+    /// A copy in another floating-point dtype, rounded to nearest even. CPU tensors only.
     ///
     /// # Errors
     /// [`Error::Dtype`] unless both dtypes are floating-point.
@@ -298,7 +338,7 @@ impl Tensor {
             return Err(Error::shape("Tensor::rows", found, "a last axis with stride 1"));
         }
         let width = self.row_bytes();
-        let memory = self.buffer.host::<u8>();
+        let memory = self.buffer.host::<u8>()?;
         let outer = self.shape.len().saturating_sub(1);
         let count = if width == 0 { 0 } else { self.shape[..outer].iter().product() };
         Ok((0..count).map(move |row| {
@@ -311,7 +351,7 @@ impl Tensor {
     pub(crate) fn bytes_ref(&self) -> Result<&[u8]> {
         self.expect_contiguous("Tensor::bytes_ref")?;
         let start = self.dtype.bytes_of(self.offset);
-        Ok(&self.buffer.host::<u8>()[start..start + self.bytes()])
+        Ok(&self.buffer.host::<u8>()?[start..start + self.bytes()])
     }
 
     /// The whole tensor as raw bytes, writable by its sole owner. CPU tensors only.
@@ -319,7 +359,7 @@ impl Tensor {
         self.expect_contiguous("Tensor::bytes_mut")?;
         let start = self.dtype.bytes_of(self.offset);
         let range = start..start + self.bytes();
-        Ok(&mut self.unique("Tensor::bytes_mut")?.host_mut::<u8>()[range])
+        Ok(&mut self.unique("Tensor::bytes_mut")?.host_mut::<u8>()?[range])
     }
 
     fn row_bytes(&self) -> usize {
@@ -343,7 +383,7 @@ impl Tensor {
     fn gathered(&self) -> Result<Self> {
         let size = self.dtype.bits() / 8;
         let mut copy = Self::zeros(&self.shape, self.dtype, &self.device())?;
-        let memory = self.buffer.host::<u8>();
+        let memory = self.buffer.host::<u8>()?;
         let (width, stride) = (self.shape[self.shape.len() - 1], self.strides[self.shape.len() - 1]);
         for (i, to) in copy.bytes_mut()?.chunks_exact_mut(size).enumerate() {
             let start = (self.offset_of_row(i / width) + i % width * stride) * size;
@@ -409,6 +449,18 @@ fn dtype_list(dtype: Dtype) -> &'static [Dtype] {
         Dtype::I8 => &[Dtype::I8],
         Dtype::I4 => &[Dtype::I4],
     }
+}
+
+/// Elements from the first to the last of a view, both counted; `None` when that wraps or axes and strides differ.
+fn span(shape: &[usize], strides: &[usize]) -> Option<usize> {
+    if shape.len() != strides.len() {
+        return None;
+    }
+    if shape.contains(&0) {
+        return Some(0);
+    }
+    let steps = shape.iter().zip(strides).map(|(extent, stride)| (extent - 1).checked_mul(*stride));
+    steps.into_iter().try_fold(1usize, |sum, step| sum.checked_add(step?))
 }
 
 fn contiguous_strides(shape: &[usize]) -> Vec<usize> {

@@ -141,6 +141,7 @@ pub(super) struct Inputs {
     device: Device,
     remarks: Vec<String>,
     batch: Option<(Matrices, Dtype, Rc<Batch>)>,
+    matrices: Option<(Matrices, Dtype, Tensor)>,
     captured: Option<Rc<Captured>>,
     sequences: Option<(Tokens, Rc<Sequences>)>,
     /// Folder of the model, and its text.
@@ -155,6 +156,7 @@ impl Inputs {
             device: request.device.clone(),
             remarks: Vec::new(),
             batch: None,
+            matrices: None,
             captured: None,
             sequences: None,
             model: host::find_model(REAL_MODEL),
@@ -189,7 +191,7 @@ impl Inputs {
         std::mem::take(&mut self.remarks)
     }
 
-    /// The matrices in `dtype`, or why there are none.
+    /// The matrices in `dtype` and what is known about them, or why there are none.
     pub(super) fn batch(&mut self, matrices: &Matrices, dtype: Dtype) -> Result<Prepared<Rc<Batch>>> {
         if let Some((held, kind, batch)) = &self.batch
             && (held, *kind) == (matrices, dtype)
@@ -197,6 +199,23 @@ impl Inputs {
             return Ok(Ok(Rc::clone(batch)));
         }
         self.batch = None;
+        let tensor = match self.matrices(matrices, dtype)? {
+            Ok(tensor) => tensor,
+            Err(reason) => return Ok(Err(reason)),
+        };
+        let batch = Rc::new(Batch::new(tensor)?);
+        self.batch = Some((matrices.clone(), dtype, Rc::clone(&batch)));
+        Ok(Ok(batch))
+    }
+
+    /// The matrices [batch, rows, cols] in `dtype`, or why there are none.
+    pub(super) fn matrices(&mut self, matrices: &Matrices, dtype: Dtype) -> Result<Prepared<Tensor>> {
+        if let Some((held, kind, tensor)) = &self.matrices
+            && (held, *kind) == (matrices, dtype)
+        {
+            return Ok(Ok(tensor.clone()));
+        }
+        self.matrices = None;
         let tensor = match matrices {
             Matrices::Power { batch, rows, cols, seed } => {
                 // The data, its f32 copy and the oracle's f64.
@@ -214,9 +233,9 @@ impl Inputs {
                 Err(reason) => return Ok(Err(reason)),
             },
         };
-        let batch = Rc::new(Batch::new(tensor.to_dtype(dtype)?)?);
-        self.batch = Some((matrices.clone(), dtype, Rc::clone(&batch)));
-        Ok(Ok(batch))
+        let tensor = tensor.to_dtype(dtype)?;
+        self.matrices = Some((matrices.clone(), dtype, tensor.clone()));
+        Ok(Ok(tensor))
     }
 }
 

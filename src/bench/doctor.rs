@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use super::{REAL_MODEL, host};
-use crate::report::Host;
+use crate::{Device, Error, device, report::Host};
 
 /// How a finding stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -62,7 +62,8 @@ impl Diagnosis {
 /// Looks at the machine and this build.
 pub fn diagnose() -> Diagnosis {
     let host = host::host();
-    let findings = vec![instructions(&host), threads(&host), memory(&host), models(), driver(), kernels(), emulator(), build()];
+    let findings =
+        vec![instructions(&host), threads(&host), memory(&host), models(), driver(), gpu(), kernels(), emulator(), build()];
     Diagnosis {
         schema: crate::report::SCHEMA,
         version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -145,12 +146,43 @@ fn driver() -> Finding {
     gap("driver", "not looked for: built without feature `cuda`".to_owned(), "build with --features cuda")
 }
 
-fn kernels() -> Finding {
-    gap("kernels", "this build has no CUDA kernels; every operation runs on the CPU".to_owned(), "use --device cpu")
+fn gpu() -> Finding {
+    match "cuda:0".parse::<Device>() {
+        Ok(device) => ok("gpu", format!("{device} is ready")),
+        Err(Error::Device { found, hint }) => gap("gpu", found, &hint),
+        Err(error) => gap("gpu", error.to_string(), "use --device cpu"),
+    }
 }
 
+fn kernels() -> Finding {
+    let (count, built) = (device::kernels().len(), device::architectures());
+    if !cfg!(feature = "cuda") {
+        return gap(
+            "kernels",
+            format!("{count} kernels, none for GPUs: built without feature `cuda`"),
+            "build with --features cuda",
+        );
+    }
+    if built.is_empty() {
+        let found = format!("{count} kernels, none for GPUs: nvcc was not found when this was built, or LOWKEY_CUDA was off");
+        return gap("kernels", found, "run tools/setup, or set NVCC to CUDA 13.0 or newer, and build again");
+    }
+    ok("kernels", format!("{count} kernels for {}", built.join(", ")))
+}
+
+#[cfg(feature = "emulator")]
 fn emulator() -> Finding {
-    gap("emulator", "this build has no kernels to emulate".to_owned(), "use --device cpu")
+    if device::emulator_built() {
+        ok("emulator", "kernels can be run on the CPU with --device emulated".to_owned())
+    } else {
+        let found = "no C++ compiler was found when this was built".to_owned();
+        gap("emulator", found, "install g++ (on Debian: apt-get install g++) or set CXX, and build again")
+    }
+}
+
+#[cfg(not(feature = "emulator"))]
+fn emulator() -> Finding {
+    gap("emulator", "built without feature `emulator`".to_owned(), "build with --features emulator to run kernels on the CPU")
 }
 
 fn build() -> Finding {

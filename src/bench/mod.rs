@@ -8,6 +8,7 @@ mod data;
 pub mod doctor;
 mod host;
 mod limits;
+pub mod mask;
 mod oracle;
 pub mod roofline;
 pub mod svd;
@@ -49,6 +50,8 @@ pub struct Request {
     pub svd: Option<svd::Sweep>,
     /// Cases of attention.
     pub attention: Option<attention::Sweep>,
+    /// Cases of masks.
+    pub mask: Option<mask::Sweep>,
 }
 
 /// Hears how a run goes.
@@ -72,6 +75,7 @@ type Prepared<T> = std::result::Result<T, String>;
 enum Planned {
     Svd(svd::Spec),
     Attention(attention::Spec),
+    Mask(mask::Spec),
 }
 
 impl Planned {
@@ -80,7 +84,8 @@ impl Planned {
         match line.op.as_str() {
             "svd" => svd::Spec::parse(line).map(Self::Svd),
             "attention" => attention::Spec::parse(line).map(Self::Attention),
-            _ => Err(line.refuse("an unknown operation", "svd or attention")),
+            "mask" => mask::Spec::parse(line).map(Self::Mask),
+            _ => Err(line.refuse("an unknown operation", "svd, attention or mask")),
         }
     }
 
@@ -88,6 +93,7 @@ impl Planned {
         match self {
             Self::Svd(spec) => spec.line(),
             Self::Attention(spec) => spec.line(),
+            Self::Mask(spec) => spec.line(),
         }
     }
 
@@ -95,6 +101,7 @@ impl Planned {
         Ok(match self {
             Self::Svd(spec) => spec.prepare(inputs)?.map(|case| Box::new(case) as _),
             Self::Attention(spec) => spec.prepare(inputs)?.map(|case| Box::new(case) as _),
+            Self::Mask(spec) => spec.prepare(inputs)?.map(|case| Box::new(case) as _),
         })
     }
 }
@@ -150,9 +157,9 @@ fn plan(request: &Request, inputs: &mut Inputs) -> Result<Vec<Planned>> {
     if let Some(only) = &request.only {
         return Ok(vec![Planned::parse(only)?]);
     }
-    if request.svd.is_none() && request.input.is_some() {
+    if request.svd.is_none() && request.mask.is_none() && request.input.is_some() {
         let error = InputError::new("--input", "a file of matrices for attention", "no file");
-        return Err(error.hint("kvbench svd takes files; attention needs queries, keys and values together").into());
+        return Err(error.hint("kvbench svd and mask take files; attention needs queries, keys and values together").into());
     }
     let mut planned = Vec::new();
     if let Some(sweep) = &request.svd {
@@ -160,6 +167,9 @@ fn plan(request: &Request, inputs: &mut Inputs) -> Result<Vec<Planned>> {
     }
     if let Some(sweep) = &request.attention.as_ref().filter(|_| request.input.is_none()) {
         planned.extend(attention::plan(sweep, request, inputs)?.into_iter().map(Planned::Attention));
+    }
+    if let Some(sweep) = &request.mask {
+        planned.extend(mask::plan(sweep, request, inputs)?.into_iter().map(Planned::Mask));
     }
     Ok(planned)
 }

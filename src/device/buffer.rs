@@ -1,106 +1,151 @@
 //! An owned, accounted piece of a device's memory.
 
-use std::{
-    alloc::{Layout, alloc_zeroed, dealloc},
-    fmt,
-    ptr::NonNull,
-};
+use std::{any::Any, fmt, sync::Arc};
 
 use bytemuck::Pod;
 
-use super::{Device, Purpose};
+use super::{Address, Device, Kind, Purpose, backend::ALIGNMENT};
 use crate::{Error, Result};
 
-const ALIGNMENT: usize = 64;
-
-/// Memory of one device; freed, and taken off the device's account, when dropped.
+/// Memory of one device; given back, and taken off the device's account, when dropped.
 pub struct Buffer {
-    memory: NonNull<u8>,
-    bytes: usize,
-    device: Device,
+    allocation: Arc<Allocation>,
 }
 
-// SAFETY: the memory is owned by this value alone and reached only through `&self` (shared reads) and `&mut self`.
-unsafe impl Send for Buffer {}
-// SAFETY: as above; there is no interior mutability.
-unsafe impl Sync for Buffer {}
+/// What a [`Buffer`] holds, and what a captured graph keeps alive.
+pub(super) struct Allocation {
+    address: u64,
+    bytes: usize,
+    device: Device,
+    /// The owner of memory that is not ours.
+    owner: Option<Box<dyn Any + Send + Sync>>,
+}
 
 impl Buffer {
     pub(super) fn zeroed(device: &Device, bytes: usize) -> Result<Self> {
-        let memory = match layout(bytes) {
-            _ if bytes == 0 => Some(NonNull::<[u8; ALIGNMENT]>::dangling().cast()),
-            // SAFETY: the layout has a non-zero size.
-            Some(layout) => NonNull::new(unsafe { alloc_zeroed(layout) }),
-            None => None,
-        };
-        let memory = memory.ok_or_else(|| out_of_memory(device, bytes))?;
+        // An empty buffer has an aligned address that is never followed.
+        let address = if bytes == 0 { ALIGNMENT as u64 } else { device.allocate(bytes)? };
         device.account().add(device.purpose(), bytes);
-        Ok(Self { memory, bytes, device: device.clone() })
+        Ok(Self { allocation: Arc::new(Allocation { address, bytes, device: device.clone(), owner: None }) })
+    }
+
+    /// Memory of someone else, who is dropped when this buffer is. It is on nobody's account.
+    ///
+    /// # Safety
+    /// `address` must be memory of `device`, `bytes` long, initialised, aligned to the elements it will hold, neither
+    /// freed nor written by others before `owner` is dropped.
+    pub unsafe fn external(device: &Device, address: Address, bytes: usize, owner: Box<dyn Any + Send + Sync>) -> Self {
+        let device = device.clone();
+        Self { allocation: Arc::new(Allocation { address: address.get(), bytes, device, owner: Some(owner) }) }
     }
 
     /// Size in bytes.
     pub fn bytes(&self) -> usize {
-        self.bytes
+        self.allocation.bytes
     }
 
     /// The device that holds the memory.
     pub fn device(&self) -> &Device {
-        &self.device
+        &self.allocation.device
     }
 
     /// What the memory is accounted as.
     pub fn purpose(&self) -> Purpose {
-        self.device.purpose()
+        self.device().purpose()
     }
 
-    /// The memory as elements of `T`; a remainder shorter than `T` is left out. CPU only.
-    pub(crate) fn host<T: Pod>(&self) -> &[T] {
-        const { assert!(align_of::<T>() <= ALIGNMENT) };
-        // SAFETY: the memory is initialised, aligned for T (asserted above), and lives as long as self; T is plain data.
-        unsafe { std::slice::from_raw_parts(self.memory.cast::<T>().as_ptr(), self.bytes / size_of::<T>()) }
+    /// Where the memory begins. A graph being captured on the device keeps the memory from here on.
+    pub fn address(&self) -> Address {
+        self.device().keep(&self.allocation);
+        Address::new(self.allocation.address)
     }
 
-    /// The memory as mutable elements of `T`. CPU only.
-    pub(crate) fn host_mut<T: Pod>(&mut self) -> &mut [T] {
+    /// Overwrites the bytes from `offset`, after the work given to the device before.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] when they leave the buffer, [`Error::Device`] when the device fails.
+    pub fn write(&mut self, offset: usize, from: &[u8]) -> Result<()> {
+        let address = self.range("Buffer::write", offset, from.len())?;
+        self.device().copy_in(address, from)
+    }
+
+    /// Copies the bytes from `offset` to the host and waits for them.
+    ///
+    /// # Errors
+    /// As [`Buffer::write`].
+    pub fn read(&self, offset: usize, to: &mut [u8]) -> Result<()> {
+        let address = self.range("Buffer::read", offset, to.len())?;
+        self.device().copy_out(address, to)
+    }
+
+    /// Sets every byte to zero, after the work given to the device before.
+    ///
+    /// # Errors
+    /// [`Error::Device`] when the device fails.
+    pub fn zero(&mut self) -> Result<()> {
+        self.device().zero(self.allocation.address, self.allocation.bytes)
+    }
+
+    fn range(&self, op: &'static str, offset: usize, len: usize) -> Result<u64> {
+        if offset.checked_add(len).is_none_or(|end| end > self.bytes()) {
+            let found = format!("bytes {offset}..{offset}+{len}");
+            return Err(Error::shape(op, found, format!("a range within {} bytes", self.bytes())));
+        }
+        Ok(self.allocation.address + offset as u64)
+    }
+
+    /// The memory as elements of `T`; a remainder shorter than `T` is left out.
+    ///
+    /// # Errors
+    /// [`Error::Device`] for memory that the host does not address.
+    pub(crate) fn host<T: Pod>(&self) -> Result<&[T]> {
         const { assert!(align_of::<T>() <= ALIGNMENT) };
-        // SAFETY: as in `host`, and `&mut self` makes the borrow unique.
-        unsafe { std::slice::from_raw_parts_mut(self.memory.cast::<T>().as_ptr(), self.bytes / size_of::<T>()) }
+        self.expect_host()?;
+        let len = self.bytes() / size_of::<T>();
+        // SAFETY: host memory, initialised, aligned for T (asserted above, or promised to `external`), and it lives as
+        // long as self; T is plain data.
+        Ok(unsafe { std::slice::from_raw_parts(self.allocation.address as *const T, len) })
+    }
+
+    /// The memory as mutable elements of `T`.
+    ///
+    /// # Errors
+    /// As [`Buffer::host`].
+    pub(crate) fn host_mut<T: Pod>(&mut self) -> Result<&mut [T]> {
+        const { assert!(align_of::<T>() <= ALIGNMENT) };
+        self.expect_host()?;
+        let len = self.bytes() / size_of::<T>();
+        // SAFETY: as in `host`; `&mut self` makes the borrow unique, since the host captures no graphs.
+        Ok(unsafe { std::slice::from_raw_parts_mut(self.allocation.address as *mut T, len) })
+    }
+
+    fn expect_host(&self) -> Result<()> {
+        match self.device().kind() {
+            Kind::Cpu => Ok(()),
+            _ => Err(Error::device(
+                format!("the memory is on {} and cannot be seen as a slice", self.device()),
+                "copy it with Tensor::to_device or to_f32_vec",
+            )),
+        }
     }
 }
 
-impl Drop for Buffer {
+impl Drop for Allocation {
     fn drop(&mut self) {
-        if self.bytes == 0 {
+        if self.owner.is_some() {
+            // The owner may free the memory at once, so nothing may be using it; a failed device uses nothing.
+            let _ = self.device.synchronize();
             return;
         }
         self.device.account().remove(self.device.purpose(), self.bytes);
-        if let Some(layout) = layout(self.bytes) {
-            // SAFETY: allocated in `zeroed` with this very layout.
-            unsafe { dealloc(self.memory.as_ptr(), layout) }
+        if self.bytes > 0 {
+            self.device.free(self.address, self.bytes);
         }
     }
 }
 
 impl fmt::Debug for Buffer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Buffer({} bytes, {}, {})", self.bytes, self.purpose(), self.device)
+        write!(f, "Buffer({} bytes, {}, {})", self.bytes(), self.purpose(), self.device())
     }
-}
-
-fn layout(bytes: usize) -> Option<Layout> {
-    Layout::from_size_align(bytes, ALIGNMENT).ok()
-}
-
-fn out_of_memory(device: &Device, bytes: usize) -> Error {
-    let held = device.memory();
-    let largest = held.largest();
-    Error::device(
-        format!(
-            "out of memory on {device}: {bytes} bytes asked for {}, {} bytes held already, most of them {largest} ({})",
-            device.purpose(),
-            held.total.current,
-            held.of(largest).current
-        ),
-        "use a smaller batch, context or rank",
-    )
 }

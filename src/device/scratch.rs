@@ -2,7 +2,7 @@
 
 use bytemuck::Pod;
 
-use super::{Buffer, Device, Purpose};
+use super::{Address, Buffer, Device, Purpose};
 use crate::Result;
 
 /// A reusable arena. Give the same one to successive calls; it grows to the largest need and is then never
@@ -49,6 +49,24 @@ impl Scratch {
     /// `len` elements of working memory; their content is whatever the last user left. CPU only.
     pub(crate) fn take<T: Pod>(&mut self, len: usize) -> Result<&mut [T]> {
         self.reserve(len * size_of::<T>())?;
-        Ok(self.buffer.as_mut().map_or(&mut [], |buffer| &mut buffer.host_mut::<T>()[..len]))
+        match self.buffer.as_mut() {
+            Some(buffer) => Ok(&mut buffer.host_mut::<T>()?[..len]),
+            None => Ok(&mut []),
+        }
+    }
+
+    /// Where `bytes` of working memory begin, for kernels; their content is whatever the last user left.
+    pub(crate) fn address(&mut self, bytes: usize) -> Result<Address> {
+        self.reserve(bytes)?;
+        Ok(self.buffer.as_ref().map_or(Address::NULL, Buffer::address))
+    }
+
+    /// The arena itself, holding at least `bytes`, to copy in and out of.
+    pub(crate) fn buffer(&mut self, bytes: usize) -> Result<&mut Buffer> {
+        self.reserve(bytes)?;
+        if self.buffer.is_none() {
+            self.buffer = Some(self.device.alloc(bytes)?);
+        }
+        self.buffer.as_mut().ok_or_else(|| self.device.unsupported("an empty arena"))
     }
 }

@@ -3,7 +3,7 @@
 
 use half::{bf16, f16, slice::HalfFloatSliceExt};
 
-use crate::Dtype;
+use super::Dtype;
 
 /// Compiles a plain function for each instruction set and calls the widest this machine has.
 ///

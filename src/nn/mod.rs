@@ -1,6 +1,8 @@
 //! Element-wise and row-wise operations of a transformer. Activations are f32; shapes are [rows, width].
 
 mod cpu;
+mod gpu;
+mod params;
 
 use crate::{Dtype, Error, Result, Tensor, device::Kind};
 
@@ -29,6 +31,7 @@ pub fn embedding(table: &Tensor, ids: &[u32]) -> Result<Tensor> {
     let mut out = Tensor::zeros(&[ids.len(), width], Dtype::F32, &table.device())?;
     match table.device().kind() {
         Kind::Cpu => cpu::embedding(table.slice()?, ids, out.slice_mut()?, width),
+        _ => return Err(table.device().unsupported(OP)),
     }
     Ok(out)
 }
@@ -47,6 +50,7 @@ pub fn rms_norm(x: &Tensor, weight: &Tensor, eps: f32) -> Result<Tensor> {
     let mut out = Tensor::zeros(&[rows, width], Dtype::F32, &x.device())?;
     match x.device().kind() {
         Kind::Cpu => cpu::rms_norm(x.slice()?, weight.slice()?, eps, out.slice_mut()?),
+        _ => return Err(x.device().unsupported(OP)),
     }
     Ok(out)
 }
@@ -66,6 +70,7 @@ pub fn layer_norm(x: &Tensor, weight: &Tensor, bias: &Tensor, eps: f32) -> Resul
     let mut out = Tensor::zeros(&[rows, width], Dtype::F32, &x.device())?;
     match x.device().kind() {
         Kind::Cpu => cpu::layer_norm(x.slice()?, weight.slice()?, bias.slice()?, eps, out.slice_mut()?),
+        _ => return Err(x.device().unsupported(OP)),
     }
     Ok(out)
 }
@@ -75,8 +80,10 @@ pub fn layer_norm(x: &Tensor, weight: &Tensor, bias: &Tensor, eps: f32) -> Resul
 /// # Errors
 /// [`Error::Shape`] or [`Error::Dtype`] when x is shared or not f32.
 pub fn activate(x: &mut Tensor, activation: Activation) -> Result<()> {
+    const OP: &str = "nn::activate";
     match x.device().kind() {
         Kind::Cpu => cpu::activate(x.slice_mut()?, activation),
+        _ => return Err(x.device().unsupported(OP)),
     }
     Ok(())
 }
@@ -88,9 +95,11 @@ pub fn activate(x: &mut Tensor, activation: Activation) -> Result<()> {
 /// # Errors
 /// [`Error::Shape`] or [`Error::Dtype`] when the arguments do not fit.
 pub fn activate_gated(gate: &mut Tensor, up: &Tensor, activation: Activation) -> Result<()> {
-    same_shape("nn::activate_gated", gate, up)?;
+    const OP: &str = "nn::activate_gated";
+    same_shape(OP, gate, up)?;
     match gate.device().kind() {
         Kind::Cpu => cpu::activate_gated(gate.slice_mut()?, up.slice()?, activation),
+        _ => return Err(gate.device().unsupported(OP)),
     }
     Ok(())
 }
@@ -100,12 +109,14 @@ pub fn activate_gated(gate: &mut Tensor, up: &Tensor, activation: Activation) ->
 /// # Errors
 /// [`Error::Shape`] or [`Error::Dtype`] when the arguments do not fit.
 pub fn add(x: &mut Tensor, y: &Tensor) -> Result<()> {
-    same_shape("nn::add", x, y)?;
-    if x.slice_mut::<f32>().is_err() {
+    const OP: &str = "nn::add";
+    same_shape(OP, x, y)?;
+    if x.device().kind() == Kind::Cpu && x.slice_mut::<f32>().is_err() {
         *x = Tensor::from_slice(x.slice::<f32>()?, x.shape(), &x.device())?;
     }
     match x.device().kind() {
         Kind::Cpu => crate::device::simd::axpy(1.0, y.slice()?, x.slice_mut()?),
+        _ => return gpu::add(OP, x, y),
     }
     Ok(())
 }

@@ -187,6 +187,7 @@ pub fn truncated_into(a: &Tensor, rank: Rank, options: &Options, out: &mut Svd, 
     check_output(a, &sizes, out)?;
     match a.device().kind() {
         Kind::Cpu => cpu::truncated(a, sizes, rank, options, out, scratch),
+        _ => Err(a.device().unsupported(OP)),
     }
 }
 

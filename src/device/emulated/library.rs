@@ -1,0 +1,116 @@
+//! An emulator in memory: the one linked into the crate, or one loaded from a file.
+
+use std::{ffi::CStr, path::Path};
+
+use super::{
+    Site,
+    api::{self, Api},
+};
+use crate::{Error, Result};
+
+/// An emulator and the kernels compiled into it.
+pub(super) struct Library {
+    api: &'static Api,
+    /// Keeps the functions of `api` in memory.
+    _file: Option<libloading::Library>,
+}
+
+// SAFETY: the emulator serialises its own state.
+unsafe impl Send for Library {}
+// SAFETY: as above.
+unsafe impl Sync for Library {}
+
+impl Library {
+    /// The emulator linked into this crate.
+    pub(super) fn linked() -> Result<Self> {
+        #[cfg(lowkey_emulator)]
+        {
+            // SAFETY: the function takes nothing and returns a static table.
+            Self::of_table(unsafe { api::lowkey_emulator() }, None)
+        }
+        #[cfg(not(lowkey_emulator))]
+        Err(Error::device(
+            "device emulated: this build has no emulator (no C++ compiler was found when it was built)",
+            "install g++ 12 or newer (on Debian: apt-get install g++) or set CXX, and build again, or use --device cpu",
+        ))
+    }
+
+    /// An emulator in a shared library, with the kernels compiled into it.
+    pub(super) fn load(path: &Path) -> Result<Self> {
+        let refused = |error: libloading::Error| {
+            Error::device(format!("emulator {}: {error}", path.display()), "compile it with tools/emulator")
+        };
+        // SAFETY: loading runs constructors that register kernels and touch nothing else.
+        let file = unsafe { libloading::Library::new(path) }.map_err(refused)?;
+        // SAFETY: the symbol has this type in every emulator; the version is checked before anything else is read.
+        let table = unsafe {
+            let entry = file.get::<unsafe extern "C" fn() -> *const Api>(b"lowkey_emulator").map_err(refused)?;
+            entry()
+        };
+        Self::of_table(table, Some(file))
+    }
+
+    fn of_table(table: *const Api, file: Option<libloading::Library>) -> Result<Self> {
+        // SAFETY: null or a static table whose first member is its version in every version.
+        let abi = if table.is_null() { 0 } else { unsafe { (*table).abi } };
+        if abi != api::ABI {
+            let found = format!("an emulator with interface {abi}, and {} is needed", api::ABI);
+            return Err(Error::device(found, "compile it again"));
+        }
+        // SAFETY: static, or in the library that `file` keeps loaded for as long as self.
+        Ok(Self { api: unsafe { &*table }, _file: file })
+    }
+
+    /// Whether kernels were compiled with the race checker.
+    pub(super) fn is_checked(&self) -> bool {
+        // SAFETY: takes nothing, reads a constant.
+        unsafe { (self.api.checked)() != 0 }
+    }
+
+    /// Memory that ends at a guard page, or `None`.
+    pub(super) fn alloc(&self, bytes: usize) -> Option<u64> {
+        // SAFETY: any size is fine.
+        let memory = unsafe { (self.api.alloc)(bytes as u64) };
+        (!memory.is_null()).then_some(memory as u64)
+    }
+
+    /// Whether nothing was written around the memory.
+    pub(super) fn free(&self, address: u64) -> bool {
+        // SAFETY: an address that `alloc` gave; others are refused.
+        unsafe { (self.api.free)(address as *mut _) == 0 }
+    }
+
+    /// Runs a kernel; the error is the emulator's text.
+    ///
+    /// # Safety
+    /// The parameters' addresses must be memory of this process that the kernel may use as it does.
+    pub(super) unsafe fn launch(&self, launch: &mut api::Launch) -> Result<(), String> {
+        let mut text = vec![0u8; 4096];
+        launch.error = text.as_mut_ptr().cast();
+        launch.error_bytes = text.len() as u64;
+        // SAFETY: the caller answers for the parameters; text outlives the call.
+        if unsafe { (self.api.launch)(launch) } == 0 {
+            return Ok(());
+        }
+        Err(CStr::from_bytes_until_nul(&text).map_or_else(|_| String::new(), |text| text.to_string_lossy().into_owned()))
+    }
+
+    pub(super) fn reset_sites(&self) {
+        // SAFETY: takes nothing.
+        unsafe { (self.api.reset_sites)() }
+    }
+
+    /// The places that ordered threads or memory in traced launches since `reset_sites`.
+    pub(super) fn sites(&self) -> Vec<Site> {
+        let empty = api::Site { file: std::ptr::null(), kind: std::ptr::null(), line: 0, reserved: 0 };
+        // SAFETY: nothing is written for a capacity of zero.
+        let count = unsafe { (self.api.sites)(std::ptr::null_mut(), 0) } as usize;
+        let mut raw = vec![empty; count];
+        // SAFETY: at most as many sites are written as there is room.
+        let written = unsafe { (self.api.sites)(raw.as_mut_ptr(), count as u64) } as usize;
+        raw.truncate(written);
+        // SAFETY: strings of the library, terminated, alive as long as it.
+        let text = |text| unsafe { CStr::from_ptr(text) }.to_string_lossy().into_owned();
+        raw.iter().map(|site| Site { file: text(site.file), line: site.line, kind: text(site.kind) }).collect()
+    }
+}
