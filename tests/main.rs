@@ -33,6 +33,8 @@ mod kernels_nn;
 #[cfg(feature = "emulator")]
 mod kernels_sparse;
 #[cfg(feature = "emulator")]
+mod kernels_svd;
+#[cfg(feature = "emulator")]
 mod support;
 
 #[cfg(feature = "model")]

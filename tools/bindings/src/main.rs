@@ -82,11 +82,12 @@ fn make(header: &Path) -> [Made; 2] {
     [(rust_home(&folder), rust), (header.with_file_name("layout.h"), layout(&bindings, &folder))]
 }
 
-/// The structs, with addresses for pointers.
+/// The constants and structs, with addresses for pointers.
 fn structs(bindings: &str) -> String {
     let mut text = String::new();
-    for line in bindings.lines().skip_while(|line| !line.starts_with("#[")) {
-        let line = line.replace("pub struct", "pub(crate) struct").replace(" :: ", "::");
+    for line in bindings.lines().skip_while(|line| !line.starts_with("#[") && !line.starts_with("pub const")) {
+        let line = line.replace("pub struct", "pub(crate) struct").replace("pub const", "pub(crate) const");
+        let line = line.replace(" :: ", "::");
         if let Some((indent, comment)) = line.split_once("#[doc = \"") {
             writeln!(text, "{indent}///{}", comment.trim_end_matches("\"]")).unwrap();
             continue;

@@ -1,0 +1,141 @@
+//! Made by `tools/bindings` from `kernels/svd/params.h`.
+
+use crate::device::Address;
+
+pub(crate) const SVD_CHUNK_ROWS: u32 = 1024;
+pub(crate) const SVD_OPEN: u32 = 0;
+pub(crate) const SVD_CHOSEN: u32 = 1;
+pub(crate) const SVD_SKEWED: u32 = 2;
+pub(crate) const SVD_SINGLE: u32 = 3;
+pub(crate) const SVD_DOUBLE: u32 = 4;
+pub(crate) const SVD_ZERO: u32 = 5;
+pub(crate) const SVD_NON_FINITE: u32 = 6;
+pub(crate) const SVD_STUCK: u32 = 7;
+/// A'A of every matrix whose state is `wanted`.
+#[repr(C)]
+#[derive(Debug, Copy, Clone, bytemuck::Pod, bytemuck::Zeroable)]
+pub(crate) struct GramParams {
+    /// [batch, rows, columns] f32|bf16|f16
+    pub(crate) a: Address,
+    /// [batch]; null: every matrix is wanted
+    pub(crate) state: Address,
+    /// [batch] columns in use of each matrix; null: all
+    pub(crate) rank: Address,
+    /// [batch, chunks, columns (columns + 1) / 2] lower triangles
+    pub(crate) partials: Address,
+    pub(crate) row_stride: i64,
+    pub(crate) column_stride: i64,
+    /// from a matrix to the next one,
+    pub(crate) inner_stride: i64,
+    /// and from `inner` matrices to the next so many
+    pub(crate) outer_stride: i64,
+    pub(crate) inner: i32,
+    /// place of the first matrix among all that the strides lead to
+    pub(crate) first: i32,
+    pub(crate) rows: i32,
+    pub(crate) columns: i32,
+    pub(crate) wanted: u32,
+    pub(crate) pad: i32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of GramParams"][::core::mem::size_of::<GramParams>() - 88usize];
+    ["Alignment of GramParams"][::core::mem::align_of::<GramParams>() - 8usize];
+    ["Offset of field: GramParams::a"][::core::mem::offset_of!(GramParams, a) - 0usize];
+    ["Offset of field: GramParams::state"][::core::mem::offset_of!(GramParams, state) - 8usize];
+    ["Offset of field: GramParams::rank"][::core::mem::offset_of!(GramParams, rank) - 16usize];
+    ["Offset of field: GramParams::partials"][::core::mem::offset_of!(GramParams, partials) - 24usize];
+    ["Offset of field: GramParams::row_stride"][::core::mem::offset_of!(GramParams, row_stride) - 32usize];
+    ["Offset of field: GramParams::column_stride"][::core::mem::offset_of!(GramParams, column_stride) - 40usize];
+    ["Offset of field: GramParams::inner_stride"][::core::mem::offset_of!(GramParams, inner_stride) - 48usize];
+    ["Offset of field: GramParams::outer_stride"][::core::mem::offset_of!(GramParams, outer_stride) - 56usize];
+    ["Offset of field: GramParams::inner"][::core::mem::offset_of!(GramParams, inner) - 64usize];
+    ["Offset of field: GramParams::first"][::core::mem::offset_of!(GramParams, first) - 68usize];
+    ["Offset of field: GramParams::rows"][::core::mem::offset_of!(GramParams, rows) - 72usize];
+    ["Offset of field: GramParams::columns"][::core::mem::offset_of!(GramParams, columns) - 76usize];
+    ["Offset of field: GramParams::wanted"][::core::mem::offset_of!(GramParams, wanted) - 80usize];
+    ["Offset of field: GramParams::pad"][::core::mem::offset_of!(GramParams, pad) - 84usize];
+};
+/// Everything after A'A, for one rung of the ladder.
+#[repr(C)]
+#[derive(Debug, Copy, Clone, bytemuck::Pod, bytemuck::Zeroable)]
+pub(crate) struct SvdParams {
+    /// [batch, rows, width] f32|bf16|f16
+    pub(crate) a: Address,
+    /// [batch, rows, columns]
+    pub(crate) tall: Address,
+    /// [batch, columns]
+    pub(crate) s: Address,
+    /// [batch, width, columns]
+    pub(crate) small: Address,
+    /// [batch, chunks, ..] lower triangles: A'A, then the moments tall' tall
+    pub(crate) partials: Address,
+    /// [batch, width, width]; null where shared memory holds them
+    pub(crate) vectors: Address,
+    /// [batch, columns, width] eigenvectors in rows
+    pub(crate) basis: Address,
+    /// [batch, columns] eigenvalues: estimates of s^2
+    pub(crate) values: Address,
+    /// [batch] sum of squares
+    pub(crate) energy: Address,
+    /// [batch, columns, columns] what tall is multiplied by to become orthonormal and ordered
+    pub(crate) mix: Address,
+    /// [batch]
+    pub(crate) tail: Address,
+    /// [batch]
+    pub(crate) state: Address,
+    /// [batch]
+    pub(crate) rank: Address,
+    pub(crate) row_stride: i64,
+    pub(crate) column_stride: i64,
+    pub(crate) inner_stride: i64,
+    pub(crate) outer_stride: i64,
+    /// tolerated error; negative: every matrix keeps `columns`
+    pub(crate) relative: f64,
+    pub(crate) inner: i32,
+    pub(crate) first: i32,
+    pub(crate) rows: i32,
+    pub(crate) width: i32,
+    pub(crate) columns: i32,
+    pub(crate) chunks: i32,
+    /// SVD_SINGLE or SVD_DOUBLE
+    pub(crate) rung: u32,
+    /// this rung is the first: `state` holds nothing yet
+    pub(crate) fresh: i32,
+    /// tall is V, whose signs are to be fixed, and not U
+    pub(crate) wide: i32,
+    pub(crate) pad: i32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of SvdParams"][::core::mem::size_of::<SvdParams>() - 184usize];
+    ["Alignment of SvdParams"][::core::mem::align_of::<SvdParams>() - 8usize];
+    ["Offset of field: SvdParams::a"][::core::mem::offset_of!(SvdParams, a) - 0usize];
+    ["Offset of field: SvdParams::tall"][::core::mem::offset_of!(SvdParams, tall) - 8usize];
+    ["Offset of field: SvdParams::s"][::core::mem::offset_of!(SvdParams, s) - 16usize];
+    ["Offset of field: SvdParams::small"][::core::mem::offset_of!(SvdParams, small) - 24usize];
+    ["Offset of field: SvdParams::partials"][::core::mem::offset_of!(SvdParams, partials) - 32usize];
+    ["Offset of field: SvdParams::vectors"][::core::mem::offset_of!(SvdParams, vectors) - 40usize];
+    ["Offset of field: SvdParams::basis"][::core::mem::offset_of!(SvdParams, basis) - 48usize];
+    ["Offset of field: SvdParams::values"][::core::mem::offset_of!(SvdParams, values) - 56usize];
+    ["Offset of field: SvdParams::energy"][::core::mem::offset_of!(SvdParams, energy) - 64usize];
+    ["Offset of field: SvdParams::mix"][::core::mem::offset_of!(SvdParams, mix) - 72usize];
+    ["Offset of field: SvdParams::tail"][::core::mem::offset_of!(SvdParams, tail) - 80usize];
+    ["Offset of field: SvdParams::state"][::core::mem::offset_of!(SvdParams, state) - 88usize];
+    ["Offset of field: SvdParams::rank"][::core::mem::offset_of!(SvdParams, rank) - 96usize];
+    ["Offset of field: SvdParams::row_stride"][::core::mem::offset_of!(SvdParams, row_stride) - 104usize];
+    ["Offset of field: SvdParams::column_stride"][::core::mem::offset_of!(SvdParams, column_stride) - 112usize];
+    ["Offset of field: SvdParams::inner_stride"][::core::mem::offset_of!(SvdParams, inner_stride) - 120usize];
+    ["Offset of field: SvdParams::outer_stride"][::core::mem::offset_of!(SvdParams, outer_stride) - 128usize];
+    ["Offset of field: SvdParams::relative"][::core::mem::offset_of!(SvdParams, relative) - 136usize];
+    ["Offset of field: SvdParams::inner"][::core::mem::offset_of!(SvdParams, inner) - 144usize];
+    ["Offset of field: SvdParams::first"][::core::mem::offset_of!(SvdParams, first) - 148usize];
+    ["Offset of field: SvdParams::rows"][::core::mem::offset_of!(SvdParams, rows) - 152usize];
+    ["Offset of field: SvdParams::width"][::core::mem::offset_of!(SvdParams, width) - 156usize];
+    ["Offset of field: SvdParams::columns"][::core::mem::offset_of!(SvdParams, columns) - 160usize];
+    ["Offset of field: SvdParams::chunks"][::core::mem::offset_of!(SvdParams, chunks) - 164usize];
+    ["Offset of field: SvdParams::rung"][::core::mem::offset_of!(SvdParams, rung) - 168usize];
+    ["Offset of field: SvdParams::fresh"][::core::mem::offset_of!(SvdParams, fresh) - 172usize];
+    ["Offset of field: SvdParams::wide"][::core::mem::offset_of!(SvdParams, wide) - 176usize];
+    ["Offset of field: SvdParams::pad"][::core::mem::offset_of!(SvdParams, pad) - 180usize];
+};
