@@ -494,7 +494,7 @@ impl Case for Fake {
 fn measured(verdict: Result<Verdict, &'static str>) -> (lowkey::report::Row, Vec<Side>) {
     let mut fake = Fake { verdict, calls: Vec::new() };
     let limits = timing::Limits::quick();
-    let row = measure(&mut fake, "cpu", &limits, &roofline::Limits::of(1e9, 1e9)).unwrap();
+    let row = measure(&mut fake, &Device::cpu(), &limits, &roofline::Limits::of(1e9, 1e9)).unwrap();
     (row, fake.calls)
 }
 
