@@ -125,6 +125,25 @@ impl Coded {
         })
     }
 
+    /// A copy on `device`, or the rows themselves when they are there already.
+    ///
+    /// # Errors
+    /// [`Error::Device`] when the memory is not to be had or a device failed.
+    pub fn to_device(&self, device: &Device) -> Result<Self> {
+        let side = |side: &Option<Tensor>| side.as_ref().map(|side| side.to_device(device)).transpose();
+        Ok(Self {
+            codes: self.codes.to_device(device)?,
+            scales: side(&self.scales)?,
+            offsets: side(&self.offsets)?,
+            ..*self
+        })
+    }
+
+    /// The device that holds the rows.
+    pub fn device(&self) -> Device {
+        self.codes.device()
+    }
+
     /// How elements are stored.
     pub fn format(&self) -> Format {
         self.format
@@ -223,7 +242,18 @@ impl Coded {
         Ok(HostRows { dtype: self.format.dtype(), width: self.width, row_bytes, codes, scales, offsets })
     }
 
-    fn capacity(&self) -> usize {
+    /// Codes [n_kv_heads, capacity, width].
+    pub(crate) fn codes(&self) -> &Tensor {
+        &self.codes
+    }
+
+    /// Scales f16 [n_kv_heads, capacity], of integer codes.
+    pub(crate) fn scales(&self) -> Option<&Tensor> {
+        self.scales.as_ref()
+    }
+
+    /// Rows that there is room for in each head.
+    pub(crate) fn capacity(&self) -> usize {
         self.codes.shape()[1]
     }
 

@@ -3,7 +3,7 @@
 //! Interleaved and partial variants are brought into this layout when a model is loaded; a pair that does not turn has
 //! frequency zero. Source: Su et al., "RoFormer", 2021.
 
-use crate::{Device, Dtype, Error, Result, Tensor};
+use crate::{Device, Error, Result, Tensor};
 
 /// Cosines and sines of every position, [positions, head_dim / 2] f32.
 #[derive(Clone, Debug)]
@@ -19,19 +19,32 @@ impl Rope {
     /// [`Error::Device`] when the memory is not to be had.
     pub fn new(inverse_frequencies: &[f32], positions: usize, device: &Device) -> Result<Self> {
         let shape = [positions, inverse_frequencies.len()];
-        let mut cos = Tensor::zeros(&shape, Dtype::F32, device)?;
-        let mut sin = Tensor::zeros(&shape, Dtype::F32, device)?;
-        let turns = cos.slice_mut::<f32>()?.iter_mut().zip(sin.slice_mut::<f32>()?);
-        for (i, (cos, sin)) in turns.enumerate() {
-            let angle = (i / shape[1]) as f32 * inverse_frequencies[i % shape[1]];
-            (*sin, *cos) = angle.sin_cos();
-        }
-        Ok(Self { cos, sin })
+        let angles = (0..positions).flat_map(|position| inverse_frequencies.iter().map(move |f| position as f32 * f));
+        let (sin, cos): (Vec<f32>, Vec<f32>) = angles.map(f32::sin_cos).unzip();
+        Ok(Self { cos: Tensor::from_slice(&cos, &shape, device)?, sin: Tensor::from_slice(&sin, &shape, device)? })
     }
 
     /// The usual inverse frequencies theta^(-2j / rotary_dim) for j in 0..rotary_dim / 2.
     pub fn inverse_frequencies(rotary_dim: usize, theta: f32) -> Vec<f32> {
         (0..rotary_dim / 2).map(|j| 1.0 / theta.powf((2 * j) as f32 / rotary_dim as f32)).collect()
+    }
+
+    /// A copy of the tables on `device`.
+    ///
+    /// # Errors
+    /// [`Error::Device`] when the memory is not to be had or a device failed.
+    pub fn to_device(&self, device: &Device) -> Result<Self> {
+        Ok(Self { cos: self.cos.to_device(device)?, sin: self.sin.to_device(device)? })
+    }
+
+    /// The device that holds the tables.
+    pub fn device(&self) -> Device {
+        self.cos.device()
+    }
+
+    /// Cosines and sines of every position, each [positions, head_dim / 2] f32.
+    pub(crate) fn tables(&self) -> (&Tensor, &Tensor) {
+        (&self.cos, &self.sin)
     }
 
     /// Positions in the tables.

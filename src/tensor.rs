@@ -151,6 +151,11 @@ impl Tensor {
         self.len() == 0
     }
 
+    /// Whether another tensor shares the memory, so that neither may be written.
+    pub fn is_shared(&self) -> bool {
+        Arc::strong_count(&self.buffer) > 1
+    }
+
     /// Element type.
     pub fn dtype(&self) -> Dtype {
         self.dtype

@@ -2,7 +2,6 @@
 #![allow(missing_docs)]
 
 mod attention;
-mod bindings;
 mod cache;
 mod nn;
 mod package;
@@ -11,8 +10,26 @@ mod sparse;
 mod svd;
 mod tensor;
 
+// What the build script compiles emulators with; tests compile others the same way.
+#[cfg(feature = "emulator")]
+#[path = "../build/compile.rs"]
+mod compile;
+#[cfg(feature = "emulator")]
+#[path = "../build/emulator.rs"]
+mod emulator;
+
+#[cfg(all(feature = "emulator", feature = "cuda"))]
+mod cuda;
 #[cfg(feature = "emulator")]
 mod device;
+#[cfg(feature = "emulator")]
+mod kernels;
+#[cfg(feature = "emulator")]
+mod kernels_attention;
+#[cfg(feature = "emulator")]
+mod kernels_linear;
+#[cfg(feature = "emulator")]
+mod kernels_nn;
 #[cfg(feature = "emulator")]
 mod kernels_sparse;
 #[cfg(feature = "emulator")]

@@ -9,8 +9,12 @@
 //! Partial results of parts are combined by log-sum-exp.
 
 mod cpu;
+mod gpu;
+mod params;
 
-use crate::{Dtype, Error, Result, Tensor, coded::Coded, device::Kind, rope::Rope};
+use crate::{Device, Dtype, Error, Result, Scratch, Tensor, coded::Coded, device::Kind, rope::Rope};
+
+const OP: &str = "attention";
 
 /// What turns latents back into rows of head_dim elements.
 #[derive(Clone, Debug)]
@@ -54,6 +58,17 @@ impl Sequence<'_> {
     }
 }
 
+impl Decoder {
+    /// A copy on `device`, or the decoder itself when it is there already.
+    ///
+    /// # Errors
+    /// [`Error::Device`] when the memory is not to be had or a device failed.
+    pub fn to_device(&self, device: &Device) -> Result<Self> {
+        let mean = self.mean.as_ref().map(|mean| mean.to_device(device)).transpose()?;
+        Ok(Self { matrix: self.matrix.to_device(device)?, mean })
+    }
+}
+
 /// What holds for every sequence of a call.
 #[derive(Clone, Copy, Debug)]
 pub struct Params<'a> {
@@ -71,18 +86,70 @@ pub struct Params<'a> {
 /// runs of n_heads / n_kv_heads. Scores are f32, sums are taken in an order that depends on the sequence alone, so a
 /// sequence has the same bits alone and in any batch.
 ///
+/// On `emulated` and `cuda` so far: one query a sequence (decode); keys rotated before they were stored, or no RoPE; rows of
+/// at most 128 elements in bf16 or int8, keys and values of a part alike; decoders f32, f16 or bf16. Queries and
+/// probabilities keep 16 bits there. An infinity among the rows makes NaN.
+///
 /// # Errors
-/// [`Error::Shape`] when heads, widths, ranks or lengths do not fit; [`Error::Dtype`] when q is not f32.
+/// [`Error::Shape`] when heads, widths, ranks or lengths do not fit; [`Error::Dtype`] when q is not f32, or rows are in a
+/// format that the device has no kernel for; [`Error::Device`] when the arguments are on different devices, for what the
+/// device has no kernel for, or when memory runs out.
 pub fn attend(q: &Tensor, sequences: &[Sequence<'_>], params: &Params<'_>) -> Result<Tensor> {
+    let mut out = Tensor::zeros(q.shape(), Dtype::F32, &q.device())?;
+    attend_into(&mut out, q, sequences, params, &mut Scratch::new(&q.device()))?;
+    Ok(out)
+}
+
+/// [`attend`] into `out`, f32 of q's shape, whose old content is lost, with working memory from `scratch`.
+///
+/// # Errors
+/// As [`attend`]; [`Error::Shape`] as well when `out` has another shape or shares its memory.
+pub fn attend_into(
+    out: &mut Tensor,
+    q: &Tensor,
+    sequences: &[Sequence<'_>],
+    params: &Params<'_>,
+    scratch: &mut Scratch,
+) -> Result<()> {
     check(q, sequences, params)?;
+    check_out(out, q)?;
     match q.device().kind() {
-        Kind::Cpu => cpu::attend(q, sequences, params),
-        _ => Err(q.device().unsupported("attention")),
+        Kind::Cpu => cpu::attend(out.slice_mut()?, q, sequences, params),
+        _ => gpu::attend(out, q, sequences, params, scratch),
     }
 }
 
+/// Bytes of scratch that [`attend_into`] takes for these arguments. On the CPU none: its working memory is short-lived.
+///
+/// # Errors
+/// As [`attend`].
+pub fn scratch_bytes(q: &Tensor, sequences: &[Sequence<'_>], params: &Params<'_>) -> Result<usize> {
+    check(q, sequences, params)?;
+    match q.device().kind() {
+        Kind::Cpu => Ok(0),
+        _ => gpu::scratch_bytes(q, sequences, params),
+    }
+}
+
+fn check_out(out: &Tensor, q: &Tensor) -> Result<()> {
+    if out.shape() != q.shape() {
+        return Err(Error::shape(OP, format!("out {:?}", out.shape()), format!("{:?}", q.shape())));
+    }
+    if out.dtype() != Dtype::F32 {
+        return Err(Error::Dtype { op: OP, found: out.dtype(), expected: &[Dtype::F32] });
+    }
+    check_device("out", &out.device(), q)
+}
+
+/// Refuses an argument that is not where the queries are.
+fn check_device(name: &str, found: &Device, q: &Tensor) -> Result<()> {
+    if *found == q.device() {
+        return Ok(());
+    }
+    Err(Error::device(format!("{OP}: {name} on {found}, q on {}", q.device()), "move them to one device"))
+}
+
 fn check(q: &Tensor, sequences: &[Sequence<'_>], params: &Params<'_>) -> Result<()> {
-    const OP: &str = "attention";
     let &[queries, n_heads, head_dim] = q.shape() else {
         return Err(Error::shape(OP, format!("q {:?}", q.shape()), "[queries, n_heads, head_dim]"));
     };
@@ -94,6 +161,9 @@ fn check(q: &Tensor, sequences: &[Sequence<'_>], params: &Params<'_>) -> Result<
     }
     if sequences.iter().map(|s| s.queries).sum::<usize>() != queries {
         return Err(Error::shape(OP, format!("q {:?}", q.shape()), "as many queries as the sequences have"));
+    }
+    if let Some(rope) = params.rope {
+        check_device("rope", &rope.device(), q)?;
     }
     let mut heads = None;
     for sequence in sequences {
@@ -108,19 +178,20 @@ fn check(q: &Tensor, sequences: &[Sequence<'_>], params: &Params<'_>) -> Result<
         }
         for part in &sequence.parts {
             let n_kv_heads = *heads.get_or_insert(part.keys.rows.heads());
-            check_part(part, n_heads, n_kv_heads, head_dim)?;
+            check_part(part, q, n_kv_heads)?;
         }
     }
     Ok(())
 }
 
-fn check_part(part: &Part<'_>, n_heads: usize, n_kv_heads: usize, head_dim: usize) -> Result<()> {
-    const OP: &str = "attention";
+fn check_part(part: &Part<'_>, q: &Tensor, n_kv_heads: usize) -> Result<()> {
+    let (n_heads, head_dim) = (q.shape()[1], q.shape()[2]);
     if part.keys.rows.tokens() != part.values.rows.tokens() {
         let found = format!("{} keys and {} values", part.keys.rows.tokens(), part.values.rows.tokens());
         return Err(Error::shape(OP, found, "as many keys as values in a part"));
     }
     for side in [part.keys, part.values] {
+        check_side_device(side, q)?;
         let heads = side.rows.heads();
         if heads != n_kv_heads || heads == 0 || !n_heads.is_multiple_of(heads) {
             return Err(Error::shape(
@@ -144,4 +215,11 @@ fn check_part(part: &Part<'_>, n_heads: usize, n_kv_heads: usize, head_dim: usiz
         }
     }
     Ok(())
+}
+
+fn check_side_device(side: Side<'_>, q: &Tensor) -> Result<()> {
+    check_device("keys or values", &side.rows.device(), q)?;
+    let Some(decoder) = side.decoder else { return Ok(()) };
+    check_device("decoder", &decoder.matrix.device(), q)?;
+    decoder.mean.as_ref().map_or(Ok(()), |mean| check_device("mean", &mean.device(), q))
 }

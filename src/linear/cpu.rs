@@ -3,7 +3,7 @@
 use faer::{Accum, MatMut, MatRef, Par, linalg::matmul::matmul};
 use rayon::prelude::*;
 
-use crate::device::simd;
+use crate::{Dtype, Result, Scratch, Tensor, device::simd};
 
 /// Up to this many rows the weights are streamed through dot products; packing them for a GEMM costs more.
 const FEW_ROWS: usize = 3;
@@ -36,6 +36,38 @@ pub(super) fn dense(y: &mut [f32], x: &[f32], weight: &[f32], bias: Option<&[f32
     if let Some(bias) = bias {
         y.chunks_exact_mut(n).for_each(|y| simd::axpy(1.0, bias, y));
     }
+}
+
+/// f32 elements that [`factorized`] works in: the latent rows, and factors widened to f32.
+pub(super) fn factorized_scratch(x: &Tensor, b: &Tensor, a: &Tensor) -> usize {
+    let wide = if b.dtype() == Dtype::F32 { 0 } else { b.len() + a.len() };
+    x.shape()[0] * b.shape()[0] + wide
+}
+
+/// y = (x B') A' + bias.
+pub(super) fn factorized(
+    y: &mut Tensor,
+    x: &Tensor,
+    b: &Tensor,
+    a: &Tensor,
+    bias: Option<&Tensor>,
+    scratch: &mut Scratch,
+) -> Result<()> {
+    let memory = scratch.take::<f32>(factorized_scratch(x, b, a))?;
+    let (latent, rest) = memory.split_at_mut(x.shape()[0] * b.shape()[0]);
+    let (wide_b, wide_a) = rest.split_at_mut(rest.len().min(b.len()));
+    dense(latent, x.slice()?, floats(b, wide_b)?, None, b.shape());
+    dense(y.slice_mut()?, latent, floats(a, wide_a)?, bias.map(Tensor::slice).transpose()?, a.shape());
+    Ok(())
+}
+
+/// The elements of a factor, widened into `wide` where they are not f32 already.
+fn floats<'a>(factor: &'a Tensor, wide: &'a mut [f32]) -> Result<&'a [f32]> {
+    if factor.dtype() == Dtype::F32 {
+        return factor.slice();
+    }
+    simd::widen(factor.dtype(), factor.bytes_ref()?, wide);
+    Ok(wide)
 }
 
 /// How many threads to spread the work over: inside a worker one, since the batch is spread already.

@@ -1,6 +1,8 @@
 //! Element-wise and row-wise operations of a transformer. Activations are f32; shapes are [rows, width].
 
 mod cpu;
+mod gpu;
+mod params;
 
 use crate::{Dtype, Error, Result, Tensor, device::Kind};
 
@@ -114,7 +116,7 @@ pub fn add(x: &mut Tensor, y: &Tensor) -> Result<()> {
     }
     match x.device().kind() {
         Kind::Cpu => crate::device::simd::axpy(1.0, y.slice()?, x.slice_mut()?),
-        _ => return Err(x.device().unsupported(OP)),
+        _ => return gpu::add(OP, x, y),
     }
     Ok(())
 }

@@ -12,11 +12,11 @@ use crate::{Result, Tensor, coded::HostRows, device::simd, rope::HostRope};
 /// More queries than this are worth decoding all keys once for.
 const FEW_QUERIES: usize = 8;
 
-pub(super) fn attend(q: &Tensor, sequences: &[Sequence<'_>], params: &Params<'_>) -> Result<Tensor> {
+/// Writes all of `out` [queries, n_heads, head_dim].
+pub(super) fn attend(out: &mut [f32], q: &Tensor, sequences: &[Sequence<'_>], params: &Params<'_>) -> Result<()> {
     let (n_heads, head_dim) = (q.shape()[1], q.shape()[2]);
     let q_all = q.contiguous()?;
     let q_all = q_all.slice::<f32>()?;
-    let mut out = Tensor::zeros(q.shape(), q.dtype(), &q.device())?;
     let mut tasks = Vec::new();
     let mut first = 0;
     for sequence in sequences {
@@ -30,14 +30,13 @@ pub(super) fn attend(q: &Tensor, sequences: &[Sequence<'_>], params: &Params<'_>
             Head::new(q_all, n_heads, head_dim, sequence, first, head, group, params)?.attend()
         })
         .collect::<Result<_>>()?;
-    let all = out.slice_mut::<f32>()?;
     for (&(_, first, head, group), rows) in tasks.iter().zip(&results) {
         for (i, rows) in rows.chunks_exact((group * head_dim).max(1)).enumerate() {
             let start = ((first + i) * n_heads + head * group) * head_dim;
-            all[start..start + rows.len()].copy_from_slice(rows);
+            out[start..start + rows.len()].copy_from_slice(rows);
         }
     }
-    Ok(out)
+    Ok(())
 }
 
 /// The queries of one sequence that share a key-value head, and what they attend to.

@@ -1,12 +1,13 @@
-//! The Rust structs that kernels take are those of their `params.h`, byte for byte, and both sides assert the layout.
+//! Writes the Rust structs and the C++ layout assertions of every `params.h`, or with `--check` says which are stale.
 //!
-//! `tools/bindings` writes what these tests compare with.
+//! A package of its own: the library need not compile for it, which it does not while a struct changes.
 
 use std::{
     env,
     fmt::Write,
     fs,
     path::{Path, PathBuf},
+    process::ExitCode,
 };
 
 use bindgen::{
@@ -14,14 +15,8 @@ use bindgen::{
     callbacks::{DeriveInfo, ParseCallbacks},
 };
 
-/// What is made from the header of one folder of kernels.
-struct Made {
-    folder: String,
-    /// Rust structs.
-    rust: (PathBuf, String),
-    /// The layout that C++ asserts.
-    cpp: (PathBuf, String),
-}
+/// A file and what it should hold.
+type Made = (PathBuf, String);
 
 #[derive(Debug)]
 struct PlainData;
@@ -33,7 +28,7 @@ impl ParseCallbacks for PlainData {
 }
 
 fn root() -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).unwrap().to_owned()
 }
 
 /// libclang, where `tools/setup` puts it or the environment says.
@@ -45,7 +40,7 @@ fn find_libclang() -> Result<(), String> {
     if !fetched.is_dir() {
         return Err(format!("no libclang: run tools/setup, or set LIBCLANG_PATH ({} is not there)", fetched.display()));
     }
-    // SAFETY: set before libclang is looked for, by the only tests that read it.
+    // SAFETY: no other thread runs yet.
     unsafe { env::set_var("LIBCLANG_PATH", fetched) };
     Ok(())
 }
@@ -65,11 +60,12 @@ fn rust_home(folder: &str) -> PathBuf {
     if operation.is_dir() { operation.join("params.rs") } else { root().join("tests/params").join(format!("{folder}.rs")) }
 }
 
-fn make(header: &Path) -> Made {
+/// The Rust structs and the C++ assertions for the header of one folder of kernels.
+fn make(header: &Path) -> [Made; 2] {
     let folder = header.parent().unwrap().file_name().unwrap().to_str().unwrap().to_owned();
     let bindings = Builder::default()
         .header(header.to_str().unwrap())
-        .clang_args(["-xc", "-fparse-all-comments", "-nostdinc", "-Itests/libc"])
+        .clang_args(["-xc", "-fparse-all-comments", "-nostdinc", "-Wno-pragma-once-outside-header", &format!("-I{}", root().join("tools/bindings/include").display())])
         .allowlist_file(format!(".*{folder}/params.h"))
         .parse_callbacks(Box::new(PlainData))
         .default_visibility(FieldVisibilityKind::PublicCrate)
@@ -79,18 +75,22 @@ fn make(header: &Path) -> Made {
         .to_string();
     let source = header.strip_prefix(root()).unwrap().display();
     let rust = format!(
-        "//! Made by `tools/bindings` from `{source}`: what its kernels take.\n\n\
+        "//! Made by `tools/bindings` from `{source}`.\n\n\
          use crate::device::Address;\n\n{}",
         structs(&bindings)
     );
-    Made { rust: (rust_home(&folder), rust), cpp: (header.with_file_name("layout.h"), layout(&bindings, &folder)), folder }
+    [(rust_home(&folder), rust), (header.with_file_name("layout.h"), layout(&bindings, &folder))]
 }
 
 /// The structs, with addresses for pointers.
 fn structs(bindings: &str) -> String {
     let mut text = String::new();
     for line in bindings.lines().skip_while(|line| !line.starts_with("#[")) {
-        let line = line.replace("pub struct", "pub(crate) struct");
+        let line = line.replace("pub struct", "pub(crate) struct").replace(" :: ", "::");
+        if let Some((indent, comment)) = line.split_once("#[doc = \"") {
+            writeln!(text, "{indent}///{}", comment.trim_end_matches("\"]")).unwrap();
+            continue;
+        }
         match line.split_once(": *") {
             Some((field, _)) => writeln!(text, "{field}: Address,").unwrap(),
             None => writeln!(text, "{line}").unwrap(),
@@ -120,30 +120,30 @@ fn layout(bindings: &str, folder: &str) -> String {
     text
 }
 
-#[test]
-fn parameter_structs_are_those_of_the_headers() {
-    find_libclang().unwrap();
-    let headers = headers();
-    assert!(headers.len() >= 4, "only {} headers", headers.len());
+/// Makes the files; with `check`, returns those that differ instead.
+fn update(check: bool) -> Vec<String> {
     let mut stale = Vec::new();
-    for made in headers.iter().map(|header| make(header)) {
-        for (path, text) in [&made.rust, &made.cpp] {
-            if env::var_os("LOWKEY_WRITE_BINDINGS").is_some() {
-                fs::create_dir_all(path.parent().unwrap()).unwrap();
-                fs::write(path, text).unwrap();
-            } else if fs::read_to_string(path).ok().as_ref() != Some(text) {
-                stale.push(path.strip_prefix(root()).unwrap().display().to_string());
-            }
+    for (path, text) in headers().iter().flat_map(|header| make(header)) {
+        if fs::read_to_string(&path).ok().as_ref() == Some(&text) {
+            continue;
         }
-        assert!(made.rust.1.contains("struct"), "no struct in {}", made.folder);
+        stale.push(path.strip_prefix(root()).unwrap().display().to_string());
+        if !check {
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(&path, text).unwrap();
+        }
     }
-    assert!(stale.is_empty(), "run tools/bindings: {stale:?} differ from what the headers say");
+    stale
 }
 
-#[test]
-fn every_source_asserts_the_layout() {
-    for header in headers() {
-        let text = fs::read_to_string(&header).unwrap();
-        assert!(text.contains("#include \"layout.h\""), "{} does not include layout.h", header.display());
+fn main() -> ExitCode {
+    if let Err(missing) = find_libclang() {
+        eprintln!("error: {missing}");
+        return ExitCode::from(2);
     }
+    let check = env::args().any(|argument| argument == "--check");
+    let stale = update(check);
+    println!("{} headers, {} files {}", headers().len(), stale.len(), if check { "stale" } else { "written" });
+    stale.iter().for_each(|path| println!("  {path}"));
+    if check && !stale.is_empty() { ExitCode::from(1) } else { ExitCode::SUCCESS }
 }

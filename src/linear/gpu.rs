@@ -1,0 +1,58 @@
+//! A factorized layer on a device: a kernel down to the rank and one up from it, eight rows to a block.
+
+use super::{FACTORIZED, params::FactorParams};
+use crate::{
+    Dtype, Result, Scratch, Tensor,
+    device::{Address, Grid, Kernel},
+};
+
+mod kernels {
+    use super::super::params::*;
+    use crate::device::Kernel;
+    include!(concat!(env!("OUT_DIR"), "/linear.rs"));
+}
+
+/// Rows of a block.
+const ROWS: usize = 8;
+const WARPS: usize = 4;
+
+pub(super) fn factorized_scratch(x: &Tensor, b: &Tensor) -> usize {
+    x.shape()[0] * b.shape()[0] * size_of::<f32>()
+}
+
+/// y = (x B') A' + bias.
+pub(super) fn factorized(
+    y: &mut Tensor,
+    x: &Tensor,
+    b: &Tensor,
+    a: &Tensor,
+    bias: Option<&Tensor>,
+    scratch: &mut Scratch,
+) -> Result<()> {
+    let (down, up) = match b.dtype() {
+        Dtype::F32 => (&kernels::LINEAR_FACTORIZED_DOWN_F32, &kernels::LINEAR_FACTORIZED_UP_F32),
+        Dtype::F16 => (&kernels::LINEAR_FACTORIZED_DOWN_F16, &kernels::LINEAR_FACTORIZED_UP_F16),
+        _ => (&kernels::LINEAR_FACTORIZED_DOWN_BF16, &kernels::LINEAR_FACTORIZED_UP_BF16),
+    };
+    let (rows, y) = (x.shape()[0], y.address_mut(FACTORIZED)?);
+    let latent = scratch.address(factorized_scratch(x, b))?;
+    let bias = bias.map_or(Address::NULL, Tensor::address);
+    // Down, all warps of a block share one output; up, each has its own.
+    multiply(down, 1, [x.address(), latent, Address::NULL], b, rows)?;
+    multiply(up, WARPS, [latent, y, bias], a, rows)
+}
+
+/// out = x W' + bias, for `[x, out, bias]`; `outputs` of them a block.
+fn multiply(
+    kernel: &Kernel<FactorParams>,
+    outputs: usize,
+    [x, y, bias]: [Address; 3],
+    weight: &Tensor,
+    rows: usize,
+) -> Result<()> {
+    let (n, k) = (weight.shape()[0], weight.shape()[1]);
+    let blocks = [n.div_ceil(outputs) as u32, rows.div_ceil(ROWS) as u32, 1];
+    let grid = Grid { blocks, threads: 32 * WARPS as u32, shared: WARPS * ROWS * size_of::<f32>() };
+    let params = FactorParams { x, weight: weight.address(), bias, y, rows: rows as i32, n: n as i32, k: k as i32, unused: 0 };
+    weight.device().launch(kernel, grid, &params)
+}
