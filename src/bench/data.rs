@@ -18,6 +18,7 @@ use super::{
 use crate::{
     Device, Dtype, Error, InputError, Result, Tensor,
     cache::{self, Bases},
+    device::Kind,
     model::files::{SafeFile, StoredDtype},
     philox::Stream,
 };
@@ -176,9 +177,14 @@ impl Inputs {
         self.model.is_some()
     }
 
-    /// Where data is made.
+    /// Where data is measured.
     pub(super) fn device(&self) -> &Device {
         &self.device
+    }
+
+    /// Where data is made: there, if that is host memory.
+    fn host(&self) -> Device {
+        if self.device.kind() == Kind::Cpu { self.device.clone() } else { Device::cpu() }
     }
 
     /// Adds something that users should read.
@@ -222,18 +228,18 @@ impl Inputs {
                 if let Some(reason) = too_large([*batch, *rows, *cols].into_iter().try_fold(16usize, usize::checked_mul)) {
                     return Ok(Err(reason));
                 }
-                power(*batch, *rows, *cols, *seed, &self.device)?
+                power(*batch, *rows, *cols, *seed, &self.host())?
             }
             Matrices::File { path, tensor } => self.file_tensor(path, tensor)?,
             Matrices::Model { values, windows } => match self.captured(*windows)? {
                 Ok(captured) => {
                     let (rows, shape) = captured.matrices(*values);
-                    Tensor::from_slice(&rows, &shape, &self.device)?
+                    Tensor::from_slice(&rows, &shape, &self.host())?
                 }
                 Err(reason) => return Ok(Err(reason)),
             },
         };
-        let tensor = tensor.to_dtype(dtype)?;
+        let tensor = tensor.to_dtype(dtype)?.to_device(&self.device)?;
         self.matrices = Some((matrices.clone(), dtype, tensor.clone()));
         Ok(Ok(tensor))
     }
@@ -258,7 +264,7 @@ impl Inputs {
         let Some((model, text)) = &self.model else {
             return Ok(Err(format!("needs models/{REAL_MODEL}; set LOWKEY_MODELS to the folder `models`")));
         };
-        let captured = Rc::new(Captured::new(model, text, windows, &self.device)?);
+        let captured = Rc::new(Captured::new(model, text, windows, &self.host())?);
         self.captured = Some(Rc::clone(&captured));
         Ok(Ok(captured))
     }
@@ -337,7 +343,7 @@ impl Inputs {
     }
 
     fn file_tensor(&self, path: &str, name: &str) -> Result<Tensor> {
-        let tensor = SafeFile::open(path)?.allow_nonfinite(self.allow_nonfinite).read(name, &self.device)?;
+        let tensor = SafeFile::open(path)?.allow_nonfinite(self.allow_nonfinite).read(name, &self.host())?;
         let &[.., rows, cols] = tensor.shape() else {
             let error =
                 InputError::new(format!("tensor {name:?}, shape"), format!("{:?}", tensor.shape()), "[.., tokens, width]");

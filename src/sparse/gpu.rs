@@ -198,7 +198,11 @@ fn extents(op: &'static str, matrix: &Tensor) -> Result<[u32; 2]> {
 }
 
 fn too_large(op: &'static str, shape: &[usize]) -> Error {
-    Error::shape(op, format!("{shape:?}"), format!("at most {MOST} rows and columns, and a mask of fewer than 2^32 bytes, on a device"))
+    Error::shape(
+        op,
+        format!("{shape:?}"),
+        format!("at most {MOST} rows and columns, and a mask of fewer than 2^32 bytes, on a device"),
+    )
 }
 
 /// A grid with a thread for each byte of a mask.
