@@ -22,7 +22,7 @@ use crate::{
 };
 
 /// Every family of kernels that operations use. Conformance kernels have promises of their own.
-const FAMILIES: &[Family] = &[crate::kernels_nn::FAMILY];
+const FAMILIES: &[Family] = &[crate::kernels_nn::FAMILY, crate::kernels_sparse::FAMILY];
 
 /// How many random schedules follow 0 and 1.
 const RANDOM: u64 = 8;

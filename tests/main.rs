@@ -43,6 +43,8 @@ mod model;
 mod tokenizer;
 
 #[cfg(feature = "cli")]
+mod kernel_report;
+#[cfg(feature = "cli")]
 mod kvbench;
 #[cfg(feature = "cli")]
 mod lowkey;

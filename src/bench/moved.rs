@@ -58,13 +58,13 @@ impl Moved {
 
     /// One query a sequence over a layer, [batch, n_heads, head_dim].
     pub(super) fn attend(&mut self, layer: usize, q: &Tensor) -> Result<&Tensor> {
-        let parts = |parts: &'_ Vec<[MovedSide; 2]>| {
-            parts.iter().map(|[keys, values]| Part { keys: keys.side(), values: values.side() }).collect()
-        };
-        let sequences: Vec<Sequence<'_>> =
-            self.layers[layer].iter().map(|of| Sequence { parts: parts(of), queries: 1 }).collect();
+        let sequences: Vec<Sequence<'_>> = self.layers[layer].iter().map(|of| sequence(of)).collect();
         let params = Params { scale: self.scale, rope: self.rope.as_ref(), keys_rotated: self.keys_rotated };
         attention::attend_into(&mut self.out, q, &sequences, &params, &mut self.scratch)?;
         Ok(&self.out)
     }
+}
+
+fn sequence(parts: &[[MovedSide; 2]]) -> Sequence<'_> {
+    Sequence { parts: parts.iter().map(|[keys, values]| Part { keys: keys.side(), values: values.side() }).collect(), queries: 1 }
 }
