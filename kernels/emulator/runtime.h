@@ -71,6 +71,8 @@ void stmatrix(void* row, const uint32_t* in, int matrices, bool transposed, Site
 uint32_t movmatrix(uint32_t fragment, Site site);
 void mma_k16(float* d, const uint32_t* a, const uint32_t* b, Element element, Site site);
 void mma_k8_tf32(float* d, const uint32_t* a, const uint32_t* b, Site site);
+void mma_sparse_k32(float* d, const uint32_t* a, const uint32_t* b, uint32_t metadata, int selector, Element element,
+                    Site site);
 
 // Asynchronous copies of a thread.
 void cp_async(void* shared, const void* global, int bytes, int source_bytes, Site site);

@@ -60,6 +60,14 @@ struct Warp {
     Fiber* fibers[32] = {};
 };
 
+// One pass over the lanes of a warp.
+struct Sweep {
+    Warp* warp;
+    uint32_t left;
+    unsigned rotation;
+    bool downwards;
+};
+
 struct Barrier {
     int arrived = 0, needed = 0;
     Site site{};
@@ -109,6 +117,7 @@ struct Worker {
     uint64_t block_number = 0;
     Fiber* current = nullptr;
     uint32_t runnable_warps = 0;
+    Sweep sweep{};
     int live = 0;
     Random random;
     Policy policy = Policy::Ascending;
