@@ -180,7 +180,10 @@ void run_movmatrix(void* const* arguments, uint32_t mask) {
 }  // namespace
 
 void ldmatrix(uint32_t* out, const void* row, int matrices, bool transposed, Site site) {
-    if (lane_index() < 8 * matrices) check_shared(row, 16, 16, "ldmatrix", site);
+    if (lane_index() < 8 * matrices) {
+        check_shared(row, 16, 16, "ldmatrix", site);
+        checker::access(*worker, row, 16, false, checker::Kind::Plain, site);
+    }
     MatrixLoad load{row, out};
     static constexpr Collective plain[] = {run_ldmatrix<1, false>, run_ldmatrix<2, false>, run_ldmatrix<4, false>};
     static constexpr Collective turned[] = {run_ldmatrix<1, true>, run_ldmatrix<2, true>, run_ldmatrix<4, true>};
@@ -188,7 +191,10 @@ void ldmatrix(uint32_t* out, const void* row, int matrices, bool transposed, Sit
 }
 
 void stmatrix(void* row, const uint32_t* in, int matrices, bool transposed, Site site) {
-    if (lane_index() < 8 * matrices) check_shared(row, 16, 16, "stmatrix", site);
+    if (lane_index() < 8 * matrices) {
+        check_shared(row, 16, 16, "stmatrix", site);
+        checker::access(*worker, row, 16, true, checker::Kind::Plain, site);
+    }
     MatrixStore store{row, in};
     static constexpr Collective plain[] = {run_stmatrix<1, false>, run_stmatrix<2, false>, run_stmatrix<4, false>};
     static constexpr Collective turned[] = {run_stmatrix<1, true>, run_stmatrix<2, true>, run_stmatrix<4, true>};

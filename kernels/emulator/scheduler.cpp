@@ -5,6 +5,7 @@
 #include <cstdio>
 #include <cstdlib>
 
+#include "checker.h"
 #include "sanitizers.h"
 #include "worker.h"
 
@@ -15,12 +16,6 @@ __thread Worker* worker = nullptr;
 namespace {
 
 constexpr size_t kPage = 4096;
-#if EMULATOR_ASAN
-constexpr size_t kStackBytes = 512 << 10;
-#else
-constexpr size_t kStackBytes = 128 << 10;
-#endif
-
 // The next lane of the sweep over a warp, null when it is over. Each lane runs at most once in a sweep.
 Fiber* next_lane(Worker& w) {
     Sweep& sweep = w.sweep;
@@ -101,6 +96,8 @@ void start_threads(Worker& w) {
         fiber.primitive = nullptr;
         fiber.mask = 0;
         fiber.copies.clear();
+        fiber.bulk_open = fiber.bulk_closed = fiber.bulk_waited = 0;
+        fiber.hidden.clear();
         wake(fiber);
         Warp& warp = w.warps[fiber.warp];
         warp.live |= 1u << fiber.lane;
@@ -239,8 +236,11 @@ void run_block(Worker& w, Index3 block, uint64_t number) {
     w.shared.poison();
     w.async.clear();
     reset_barriers(w);
+    reset_mbarriers(w);
+    reset_wgmma(w);
     shuffle_priorities(w);
     start_threads(w);
+    checker::begin_block(w);
     while (w.live && !w.failed) {
         const bool stuck = !w.runnable_warps;
         if (!w.async.empty() && (stuck || (w.policy >= Policy::RandomWarp && w.random.below(4) == 0))) run_one_async(w);
@@ -249,6 +249,7 @@ void run_block(Worker& w, Index3 block, uint64_t number) {
             record_failure("deadlock" + sleepers(w), Site{});
     }
     while (!w.async.empty() && !w.failed) run_one_async(w);
+    if (!w.failed) check_mbarriers_at_end(w);
     if (!w.failed && !w.shared.slack_untouched())
         record_failure("bytes around dynamic shared memory were written: out of bounds", Site{});
 }
