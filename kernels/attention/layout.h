@@ -43,7 +43,7 @@ static_assert(offsetof(AbsorbParams, n_heads) == 68, "Offset of field: AbsorbPar
 static_assert(offsetof(AbsorbParams, n_kv_heads) == 72, "Offset of field: AbsorbParams::n_kv_heads");
 static_assert(offsetof(AbsorbParams, head_dim) == 76, "Offset of field: AbsorbParams::head_dim");
 static_assert(offsetof(AbsorbParams, width) == 80, "Offset of field: AbsorbParams::width");
-static_assert(offsetof(AbsorbParams, unused) == , "Offset of field: AbsorbParams::unused");
+static_assert(offsetof(AbsorbParams, unused) == 84, "Offset of field: AbsorbParams::unused");
 static_assert(sizeof(DecodeParams) == 72, "Size of DecodeParams");
 static_assert(alignof(DecodeParams) == 8, "Alignment of DecodeParams");
 static_assert(offsetof(DecodeParams, segments) == 0, "Offset of field: DecodeParams::segments");

@@ -6,6 +6,7 @@
 #include <thread>
 
 #include "checker.h"
+#include "tensor_map.h"
 #include "worker.h"
 
 namespace emulator {
@@ -144,11 +145,13 @@ class Grid {
         prepare_fibers(*w, launch_.threads);
         w->shared.resize(launch_.request->shared_bytes);
         worker = w;
+        checker::begin_launch(*w);
         for (uint64_t i; !stop_ && (i = next_++) < order_.size();) {
             const uint32_t n = order_[i], x = launch_.grid.x, y = launch_.grid.y;
             run_block(*w, Index3{n % x, n / x % y, n / (x * y)}, n);
             if (w->failed) break;
         }
+        checker::end_launch(*w);
         worker = nullptr;
         std::lock_guard<std::mutex> lock(mutex_);
         if (w->failed && !stop_.exchange(true)) failure_ = w->failure;
@@ -192,13 +195,13 @@ int32_t api_launch(const LkLaunch* request) {
     const std::string refused = refusal(*request, *kernel);
     if (!refused.empty()) return say(*request, name + refused);
     catch_faults();
-    checker::LaunchLock lock(kernel->checked);
     Grid grid(*request, *kernel);
     grid.run();
     if (request->stats) *request->stats = grid.stats();
     if (!grid.failed()) return 0;
     std::string text = name + grid.failure().text;
-    for (const Failure::Place& place : grid.failure().places) text += place.before + source_line(place.address);
+    for (const Failure::Place& place : grid.failure().places)
+        text += place.before + (place.address ? source_line(place.address) : "");
     return say(*request, text);
 }
 
@@ -223,10 +226,6 @@ void* api_alloc(uint64_t bytes) {
 
 int32_t api_free(void* pointer) {
     return free_buffer(pointer);
-}
-
-int32_t api_tensor_map(void*, void*, uint32_t, uint64_t, uint64_t, uint64_t, uint32_t, uint32_t, uint32_t) {
-    return -1;
 }
 
 }  // namespace
@@ -272,6 +271,6 @@ extern "C" const LkApi* lowkey_emulator(void) {
     using namespace emulator;
     static const LkApi api{LK_ABI,    0,           api_kernel_count, api_kernel,      api_launch,
                            api_alloc, api_free,    api_checked,      api_sites,       api_reset_sites,
-                           api_tensor_map};
+                           encode_tensor_map};
     return &api;
 }

@@ -66,5 +66,8 @@ impl Moved {
 }
 
 fn sequence(parts: &[[MovedSide; 2]]) -> Sequence<'_> {
-    Sequence { parts: parts.iter().map(|[keys, values]| Part { keys: keys.side(), values: values.side() }).collect(), queries: 1 }
+    Sequence {
+        parts: parts.iter().map(|[keys, values]| Part { keys: keys.side(), values: values.side() }).collect(),
+        queries: 1,
+    }
 }

@@ -106,7 +106,7 @@ fn layout(bindings: &str, folder: &str) -> String {
     );
     for line in bindings.split("[\"").skip(1) {
         let (what, rest) = line.split_once("\"]").unwrap();
-        let bytes: String = rest.rsplit_once("- ").unwrap().1.chars().take_while(char::is_ascii_digit).collect();
+        let bytes: String = rest.split_once("- ").unwrap().1.chars().take_while(char::is_ascii_digit).collect();
         let measured = match what.split_once(" of ").unwrap() {
             ("Size", name) => format!("sizeof({name})"),
             ("Alignment", name) => format!("alignof({name})"),
