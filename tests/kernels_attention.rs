@@ -57,8 +57,7 @@ impl Heads {
         rows.push(&normals(seed, 0, self.kv_heads * tokens * width)).unwrap();
         let decoder = rank.map(|rank| {
             let shape = [self.kv_heads, self.head_dim, rank];
-            let matrix: Vec<f32> =
-                normals(seed, 1, shape.iter().product()).iter().map(|x| x / (rank as f32).sqrt()).collect();
+            let matrix: Vec<f32> = normals(seed, 1, shape.iter().product()).iter().map(|x| x / (rank as f32).sqrt()).collect();
             let dtype = [Dtype::F32, Dtype::F16, Dtype::BF16][seed as usize % 3];
             let mean = normals(seed, 2, self.kv_heads * self.head_dim);
             let mean = Tensor::from_slice(&mean, &[self.kv_heads, self.head_dim], &device).unwrap();
@@ -202,9 +201,16 @@ fn plain(scale: f32) -> Params<'static> {
 fn every_instantiation_matches_an_f64_oracle_and_the_cpu() {
     let device = support::device();
     for format in [Format::BF16, Format::Int8] {
-        for (seed, head_dim, keys, values) in
-            [(1, 16, 16, 5), (2, 32, 16, 32), (3, 32, 7, 31), (4, 48, 48, 33), (5, 64, 3, 64), (6, 80, 65, 72), (7, 128, 1, 128), (8, 128, 127, 24)]
-        {
+        for (seed, head_dim, keys, values) in [
+            (1, 16, 16, 5),
+            (2, 32, 16, 32),
+            (3, 32, 7, 31),
+            (4, 48, 48, 33),
+            (5, 64, 3, 64),
+            (6, 80, 65, 72),
+            (7, 128, 1, 128),
+            (8, 128, 127, 24),
+        ] {
             let heads = Heads { heads: 4, kv_heads: 2, head_dim };
             let parts = [
                 heads.part(10 * seed, 5, format, None),
