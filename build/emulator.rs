@@ -11,7 +11,7 @@ use std::{
 use crate::compile::Job;
 
 /// How an emulator is compiled.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(dead_code, reason = "tests compile the other variants")]
 pub(crate) enum Variant {
     /// For speed.
@@ -30,6 +30,16 @@ impl Variant {
             Self::Checked => &["-O2", "-DLOWKEY_CHECKED"],
             Self::Sanitized => &["-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=undefined"],
         }
+    }
+}
+
+/// What linking a shared library needs beyond the objects.
+#[allow(dead_code, reason = "tests link")]
+pub(crate) fn link_flags(variant: Variant) -> &'static [&'static str] {
+    match variant {
+        // The emulator brings the run-time support of a checked build.
+        Variant::Plain | Variant::Checked => &[],
+        Variant::Sanitized => &["-fsanitize=address,undefined"],
     }
 }
 

@@ -8,7 +8,7 @@
 //! | programs' engines | `bench`, `report` (feature `cli`) |
 //! | whole models | `calibrate`, `model` (feature `model`) |
 //! | caches | [`cache`] |
-//! | operations | [`svd`], [`attention`], [`linear`], [`nn`] |
+//! | operations | [`svd`], [`attention`], [`linear`], [`nn`], [`sparse`] |
 //! | memory | [`tensor`], [`coded`], [`rope`], [`philox`], [`device`] |
 //!
 //! Operations dispatch on the device of their arguments. See the README for what runs where today.
@@ -36,6 +36,7 @@ pub mod philox;
 #[cfg(feature = "cli")]
 pub mod report;
 pub mod rope;
+pub mod sparse;
 pub mod svd;
 pub mod tensor;
 

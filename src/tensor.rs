@@ -131,6 +131,16 @@ impl Tensor {
         self.buffer.address().offset(self.dtype.bytes_of(self.offset))
     }
 
+    /// As [`Tensor::address`], for a kernel to write to.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] when the buffer is shared or the elements have gaps.
+    pub(crate) fn address_mut(&mut self, op: &'static str) -> Result<Address> {
+        self.expect_contiguous(op)?;
+        self.unique(op)?;
+        Ok(self.address())
+    }
+
     /// Elements in all.
     pub fn len(&self) -> usize {
         self.shape.iter().product()

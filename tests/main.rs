@@ -6,15 +6,32 @@ mod cache;
 mod nn;
 mod package;
 mod philox;
+mod sparse;
 mod svd;
 mod tensor;
 
+// What the build script compiles emulators with; tests compile others the same way.
+#[cfg(feature = "emulator")]
+#[path = "../build/compile.rs"]
+mod compile;
+#[cfg(feature = "emulator")]
+#[path = "../build/emulator.rs"]
+mod emulator;
+
+#[cfg(all(feature = "emulator", feature = "cuda"))]
+mod cuda;
 #[cfg(feature = "emulator")]
 mod device;
+#[cfg(feature = "emulator")]
+mod kernels;
 #[cfg(feature = "emulator")]
 mod kernels_attention;
 #[cfg(feature = "emulator")]
 mod kernels_linear;
+#[cfg(feature = "emulator")]
+mod kernels_nn;
+#[cfg(feature = "emulator")]
+mod kernels_sparse;
 #[cfg(feature = "emulator")]
 mod support;
 
@@ -25,6 +42,8 @@ mod model;
 #[cfg(feature = "model")]
 mod tokenizer;
 
+#[cfg(feature = "cli")]
+mod kernel_report;
 #[cfg(feature = "cli")]
 mod kvbench;
 #[cfg(feature = "cli")]

@@ -9,7 +9,7 @@ use std::{
 const FLOORS: [&[&str]; 9] = [
     &["device"],
     &["tensor", "coded", "rope", "philox"],
-    &["svd", "attention", "linear", "nn"],
+    &["svd", "attention", "linear", "nn", "sparse"],
     &["cache"],
     &["model"],
     &["calibrate"],

@@ -5,7 +5,7 @@
 // wgmma_wait. Matrices for wgmma lie in rows of 128 bytes with the 128-byte swizzle, as tma_load_2d leaves them, and begin
 // at a multiple of 1024.
 #pragma once
-#include "copy.cuh"
+#include "mma.cuh"
 
 // What cuTensorMapEncodeTiled fills on the host; 64-byte aligned in kernel parameters or global memory.
 struct alignas(64) TensorMap {
@@ -41,6 +41,18 @@ __device__ __forceinline__ void mbar_wait(uint64_t* barrier, int parity) {
 }
 __device__ __forceinline__ void fence_proxy_async() {
     asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+}
+
+// The other way from ldmatrix: lane i gives row i % 8 of matrix i / 8.
+__device__ __forceinline__ void stmatrix_x4(void* row, const uint32_t (&r)[4]) {
+    asm volatile("stmatrix.sync.aligned.m8n8.x4.shared.b16 [%0], {%1,%2,%3,%4};" ::"r"(shared_address(row)), "r"(r[0]),
+                 "r"(r[1]), "r"(r[2]), "r"(r[3])
+                 : "memory");
+}
+__device__ __forceinline__ void stmatrix_x4_trans(void* row, const uint32_t (&r)[4]) {
+    asm volatile("stmatrix.sync.aligned.m8n8.x4.trans.shared.b16 [%0], {%1,%2,%3,%4};" ::"r"(shared_address(row)),
+                 "r"(r[0]), "r"(r[1]), "r"(r[2]), "r"(r[3])
+                 : "memory");
 }
 
 // Addresses and bytes are multiples of 16.
@@ -183,6 +195,12 @@ inline void mbar_wait(uint64_t* barrier, int parity, EMULATOR_SITE) {
 inline void fence_proxy_async(EMULATOR_SITE) {
     emulator::proxy_fence(site);
 }
+inline void stmatrix_x4(void* row, const uint32_t (&r)[4], EMULATOR_SITE) {
+    emulator::stmatrix(row, r, 4, false, site);
+}
+inline void stmatrix_x4_trans(void* row, const uint32_t (&r)[4], EMULATOR_SITE) {
+    emulator::stmatrix(row, r, 4, true, site);
+}
 inline void bulk_load(void* shared, const void* global, uint32_t bytes, uint64_t* barrier, EMULATOR_SITE) {
     emulator::bulk_load(shared, global, bytes, barrier, site);
 }
@@ -224,14 +242,6 @@ template <int N> inline void wgmma_wait(EMULATOR_SITE) {
 }
 template <int R> inline void wgmma_hold(float (&)[R]) {}
 
-namespace emulator {
-constexpr Element element_of(bf16) {
-    return Element::Bf16;
-}
-constexpr Element element_of(f16) {
-    return Element::F16;
-}
-}  // namespace emulator
 #define LOWKEY_WGMMA(N)                                                                                                \
     template <bool BTransposed = false, class T>                                                                       \
     inline void wgmma_m64n##N##k16(float (&d)[N / 2], uint64_t a, uint64_t b, int accumulate, T tag, EMULATOR_SITE) {   \

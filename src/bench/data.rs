@@ -18,6 +18,7 @@ use super::{
 use crate::{
     Device, Dtype, Error, InputError, Result, Tensor,
     cache::{self, Bases},
+    device::Kind,
     model::files::{SafeFile, StoredDtype},
     philox::Stream,
 };
@@ -138,9 +139,13 @@ pub(super) const MOST_WINDOWS: usize = 96;
 
 /// Data of a run, made when first asked for and kept while cases ask for the same again.
 pub(super) struct Inputs {
+    /// Where operations run.
     device: Device,
+    /// Where data is made, and what it is checked with.
+    host: Device,
     remarks: Vec<String>,
     batch: Option<(Matrices, Dtype, Rc<Batch>)>,
+    matrices: Option<(Matrices, Dtype, Tensor)>,
     captured: Option<Rc<Captured>>,
     sequences: Option<(Tokens, Rc<Sequences>)>,
     /// Folder of the model, and its text.
@@ -153,8 +158,13 @@ impl Inputs {
     pub(super) fn new(request: &Request) -> Self {
         Self {
             device: request.device.clone(),
+            host: match request.device.kind() {
+                Kind::Cpu => request.device.clone(),
+                _ => Device::cpu(),
+            },
             remarks: Vec::new(),
             batch: None,
+            matrices: None,
             captured: None,
             sequences: None,
             model: host::find_model(REAL_MODEL),
@@ -174,9 +184,14 @@ impl Inputs {
         self.model.is_some()
     }
 
-    /// Where data is made.
+    /// Where operations run.
     pub(super) fn device(&self) -> &Device {
         &self.device
+    }
+
+    /// Where data is made: the device itself on a CPU.
+    pub(super) fn host(&self) -> &Device {
+        &self.host
     }
 
     /// Adds something that users should read.
@@ -189,7 +204,7 @@ impl Inputs {
         std::mem::take(&mut self.remarks)
     }
 
-    /// The matrices in `dtype`, or why there are none.
+    /// The matrices in `dtype` and what is known about them, or why there are none.
     pub(super) fn batch(&mut self, matrices: &Matrices, dtype: Dtype) -> Result<Prepared<Rc<Batch>>> {
         if let Some((held, kind, batch)) = &self.batch
             && (held, *kind) == (matrices, dtype)
@@ -197,26 +212,43 @@ impl Inputs {
             return Ok(Ok(Rc::clone(batch)));
         }
         self.batch = None;
+        let tensor = match self.matrices(matrices, dtype)? {
+            Ok(tensor) => tensor,
+            Err(reason) => return Ok(Err(reason)),
+        };
+        let batch = Rc::new(Batch::new(tensor)?);
+        self.batch = Some((matrices.clone(), dtype, Rc::clone(&batch)));
+        Ok(Ok(batch))
+    }
+
+    /// The matrices [batch, rows, cols] in `dtype`, or why there are none.
+    pub(super) fn matrices(&mut self, matrices: &Matrices, dtype: Dtype) -> Result<Prepared<Tensor>> {
+        if let Some((held, kind, tensor)) = &self.matrices
+            && (held, *kind) == (matrices, dtype)
+        {
+            return Ok(Ok(tensor.clone()));
+        }
+        self.matrices = None;
         let tensor = match matrices {
             Matrices::Power { batch, rows, cols, seed } => {
                 // The data, its f32 copy and the oracle's f64.
                 if let Some(reason) = too_large([*batch, *rows, *cols].into_iter().try_fold(16usize, usize::checked_mul)) {
                     return Ok(Err(reason));
                 }
-                power(*batch, *rows, *cols, *seed, &self.device)?
+                power(*batch, *rows, *cols, *seed, &self.host)?
             }
             Matrices::File { path, tensor } => self.file_tensor(path, tensor)?,
             Matrices::Model { values, windows } => match self.captured(*windows)? {
                 Ok(captured) => {
                     let (rows, shape) = captured.matrices(*values);
-                    Tensor::from_slice(&rows, &shape, &self.device)?
+                    Tensor::from_slice(&rows, &shape, &self.host)?
                 }
                 Err(reason) => return Ok(Err(reason)),
             },
         };
-        let batch = Rc::new(Batch::new(tensor.to_dtype(dtype)?)?);
-        self.batch = Some((matrices.clone(), dtype, Rc::clone(&batch)));
-        Ok(Ok(batch))
+        let tensor = tensor.to_dtype(dtype)?.to_device(&self.device)?;
+        self.matrices = Some((matrices.clone(), dtype, tensor.clone()));
+        Ok(Ok(tensor))
     }
 }
 
@@ -239,7 +271,7 @@ impl Inputs {
         let Some((model, text)) = &self.model else {
             return Ok(Err(format!("needs models/{REAL_MODEL}; set LOWKEY_MODELS to the folder `models`")));
         };
-        let captured = Rc::new(Captured::new(model, text, windows, &self.device)?);
+        let captured = Rc::new(Captured::new(model, text, windows, &self.host)?);
         self.captured = Some(Rc::clone(&captured));
         Ok(Ok(captured))
     }
@@ -280,13 +312,13 @@ impl Inputs {
                 if let Some(reason) = too_large(tokens.bytes(config.n_layers, config.n_kv_heads, config.head_dim)) {
                     return Ok(Err(reason));
                 }
-                Sequences::captured(&captured, tokens, &self.device)?
+                Sequences::captured(&captured, tokens, &self.host)?
             }
             Text::Power { heads, head_dim, seed } => {
                 if let Some(reason) = too_large(tokens.bytes(1, heads.1, *head_dim)) {
                     return Ok(Err(reason));
                 }
-                Sequences::power(*heads, *head_dim, *seed, tokens, &self.device)?
+                Sequences::power(*heads, *head_dim, *seed, tokens, &self.host)?
             }
         };
         let sequences = Rc::new(sequences);
@@ -318,7 +350,7 @@ impl Inputs {
     }
 
     fn file_tensor(&self, path: &str, name: &str) -> Result<Tensor> {
-        let tensor = SafeFile::open(path)?.allow_nonfinite(self.allow_nonfinite).read(name, &self.device)?;
+        let tensor = SafeFile::open(path)?.allow_nonfinite(self.allow_nonfinite).read(name, &self.host)?;
         let &[.., rows, cols] = tensor.shape() else {
             let error =
                 InputError::new(format!("tensor {name:?}, shape"), format!("{:?}", tensor.shape()), "[.., tokens, width]");

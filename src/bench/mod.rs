@@ -8,8 +8,12 @@ mod data;
 pub mod doctor;
 mod host;
 mod limits;
+pub mod mask;
+mod moved;
 mod oracle;
+mod params;
 pub mod roofline;
+mod roofline_gpu;
 pub mod svd;
 pub mod sweep;
 pub mod timing;
@@ -49,6 +53,8 @@ pub struct Request {
     pub svd: Option<svd::Sweep>,
     /// Cases of attention.
     pub attention: Option<attention::Sweep>,
+    /// Cases of masks.
+    pub mask: Option<mask::Sweep>,
 }
 
 /// Hears how a run goes.
@@ -72,6 +78,7 @@ type Prepared<T> = std::result::Result<T, String>;
 enum Planned {
     Svd(svd::Spec),
     Attention(attention::Spec),
+    Mask(mask::Spec),
 }
 
 impl Planned {
@@ -80,7 +87,8 @@ impl Planned {
         match line.op.as_str() {
             "svd" => svd::Spec::parse(line).map(Self::Svd),
             "attention" => attention::Spec::parse(line).map(Self::Attention),
-            _ => Err(line.refuse("an unknown operation", "svd or attention")),
+            "mask" => mask::Spec::parse(line).map(Self::Mask),
+            _ => Err(line.refuse("an unknown operation", "svd, attention or mask")),
         }
     }
 
@@ -88,6 +96,7 @@ impl Planned {
         match self {
             Self::Svd(spec) => spec.line(),
             Self::Attention(spec) => spec.line(),
+            Self::Mask(spec) => spec.line(),
         }
     }
 
@@ -95,6 +104,7 @@ impl Planned {
         Ok(match self {
             Self::Svd(spec) => spec.prepare(inputs)?.map(|case| Box::new(case) as _),
             Self::Attention(spec) => spec.prepare(inputs)?.map(|case| Box::new(case) as _),
+            Self::Mask(spec) => spec.prepare(inputs)?.map(|case| Box::new(case) as _),
         })
     }
 }
@@ -111,10 +121,9 @@ pub fn run(request: &Request, watcher: &mut dyn Watcher) -> Result<Document> {
     inputs.take_remarks().iter().for_each(|line| watcher.say(line));
     watcher.begin(planned.len());
     watcher.doing("measuring the limits of the device");
-    let best = roofline::Limits::measure(request.quick);
+    let best = roofline::Limits::measure(&request.device, request.quick)?;
     let limits = if request.quick { timing::Limits::quick() } else { timing::Limits::usual() };
-    let device = request.device.to_string();
-    let mut document = empty_document(&device, &best);
+    let mut document = empty_document(&request.device.to_string(), &best);
     for case in planned {
         let line = case.line().to_string();
         watcher.doing(&line);
@@ -127,7 +136,7 @@ pub fn run(request: &Request, watcher: &mut dyn Watcher) -> Result<Document> {
             }
             Err(reason) => document.skipped.push(Skipped { case: line, reason }),
             Ok(mut case) => {
-                let row = measure(&mut *case, &device, &limits, &best)?;
+                let row = measure(&mut *case, &request.device, &limits, &best)?;
                 watcher.done(&row)?;
                 document.rows.push(row);
             }
@@ -150,9 +159,9 @@ fn plan(request: &Request, inputs: &mut Inputs) -> Result<Vec<Planned>> {
     if let Some(only) = &request.only {
         return Ok(vec![Planned::parse(only)?]);
     }
-    if request.svd.is_none() && request.input.is_some() {
+    if request.svd.is_none() && request.mask.is_none() && request.input.is_some() {
         let error = InputError::new("--input", "a file of matrices for attention", "no file");
-        return Err(error.hint("kvbench svd takes files; attention needs queries, keys and values together").into());
+        return Err(error.hint("kvbench svd and mask take files; attention needs queries, keys and values together").into());
     }
     let mut planned = Vec::new();
     if let Some(sweep) = &request.svd {
@@ -160,6 +169,9 @@ fn plan(request: &Request, inputs: &mut Inputs) -> Result<Vec<Planned>> {
     }
     if let Some(sweep) = &request.attention.as_ref().filter(|_| request.input.is_none()) {
         planned.extend(attention::plan(sweep, request, inputs)?.into_iter().map(Planned::Attention));
+    }
+    if let Some(sweep) = &request.mask {
+        planned.extend(mask::plan(sweep, request, inputs)?.into_iter().map(Planned::Mask));
     }
     Ok(planned)
 }

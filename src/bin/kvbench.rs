@@ -10,12 +10,12 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use lowkey::{
     Device, Dtype, Error, InputError, Result,
-    bench::{self, Request, Watcher, attention, doctor, svd, sweep},
+    bench::{self, Request, Watcher, attention, doctor, mask, svd, sweep},
     model,
     report::{self, Row, compare},
 };
 
-/// Measures batched truncated SVD and attention over compressed caches: every case is checked against an f64 oracle
+/// Measures batched truncated SVD, attention over compressed caches, and masks: every case is checked against an f64 oracle
 /// first, and only a right one is timed.
 ///
 /// With no arguments: about a minute on the key-value cache of the small model that comes with the project.
@@ -33,7 +33,7 @@ struct Common {
     /// Where to run: cpu, emulated or cuda:N
     #[arg(long, global = true, default_value = "cpu", value_name = "DEVICE")]
     device: String,
-    /// Element types of the input: f32,f16,bf16 [default: f32 for svd, f16 for attention]
+    /// Element types of the input: f32,f16,bf16 [default: f32, f16 for attention]
     #[arg(long, global = true, value_name = "LIST")]
     dtype: Option<String>,
     /// Take matrices from the [.., tokens, width] tensors of a safetensors file
@@ -80,6 +80,8 @@ enum Command {
     Svd(SvdArgs),
     /// One decode step of attention over a cache, beside the dense cache
     Attention(AttentionArgs),
+    /// Masks that keep the largest weights
+    Mask(MaskArgs),
     /// Everything, on the cache of the model that comes with the project (what no command does too)
     All,
     /// Tell whether anything changed between two saved runs; exits 1 if a case got slower
@@ -161,6 +163,26 @@ struct AttentionArgs {
     /// Say on stderr where the bytes of each case lie
     #[arg(long)]
     explain: bool,
+}
+
+/// Lists `a,b,c`, ranges `1k..64k` that double, suffixes k and M.
+#[derive(Args)]
+struct MaskArgs {
+    /// Rows of the weights
+    #[arg(long, value_name = "LIST")]
+    rows: Option<String>,
+    /// Columns of the weights
+    #[arg(long, value_name = "LIST")]
+    cols: Option<String>,
+    /// Shares of the weights to keep (a pattern N:M says itself)
+    #[arg(long, value_name = "LIST")]
+    density: Option<String>,
+    /// What to choose by: magnitude
+    #[arg(long, value_name = "LIST")]
+    score: Option<String>,
+    /// Among which weights the largest are kept: row,tensor,N:M [default: row,tensor,2:4]
+    #[arg(long, value_name = "LIST")]
+    scope: Option<String>,
 }
 
 fn main() -> ExitCode {
@@ -253,6 +275,10 @@ fn request(common: &Common, command: Option<&Command>) -> Result<Request> {
             Some(Command::Attention(args)) => Some(attention_sweep(args)?),
             _ => every.then(attention::Sweep::default),
         },
+        mask: match command {
+            Some(Command::Mask(args)) => Some(mask_sweep(args)?),
+            _ => every.then(mask::Sweep::default),
+        },
     })
 }
 
@@ -283,6 +309,17 @@ fn attention_sweep(args: &AttentionArgs) -> Result<attention::Sweep> {
         window: tokens("--window", &args.window)?,
         sinks: tokens("--sinks", &args.sinks)?,
         explain: args.explain,
+    })
+}
+
+fn mask_sweep(args: &MaskArgs) -> Result<mask::Sweep> {
+    // There is one score; the flag exists so that scripts which name it go on working when there are more.
+    words("--score", &args.score, &mask::SCORES)?;
+    Ok(mask::Sweep {
+        rows: numbers("--rows", args.rows.as_deref(), 1 << 24)?,
+        cols: numbers("--cols", args.cols.as_deref(), 1 << 24)?,
+        density: args.density.as_deref().map(|list| sweep::shares("--density", list)).transpose()?,
+        scope: args.scope.as_deref().map(|list| mask::Among::list("--scope", list)).transpose()?,
     })
 }
 

@@ -239,12 +239,8 @@ impl Device {
         if to.is_empty() { Ok(()) } else { self.inner.backend.copy_out(self.stream.raw(), from, to) }
     }
 
-    /// Copies within the device.
-    pub(crate) fn copy_within(&self, to: Address, from: Address, bytes: usize) -> Result<()> {
-        if bytes == 0 {
-            return Ok(());
-        }
-        self.inner.backend.copy_within(self.stream.raw(), to.get(), from.get(), bytes)
+    fn copy_within(&self, to: u64, from: u64, bytes: usize) -> Result<()> {
+        if bytes == 0 { Ok(()) } else { self.inner.backend.copy_within(self.stream.raw(), to, from, bytes) }
     }
 
     fn keep(&self, allocation: &Arc<Allocation>) {

@@ -39,6 +39,15 @@ const ATTENTION: &[Column] = &[
     ("kernel", RIGHT, |r| small(r.error("relative")?)),
 ];
 
+const MASK: &[Column] = &[
+    ("data", LEFT, |r| r.param("data")),
+    ("shape", LEFT, |r| r.param("shape")),
+    ("dtype", LEFT, |r| Some(r.dtype.clone())),
+    ("scope", LEFT, |r| r.param("scope")),
+    ("kept", RIGHT, |r| percent(r.figure("density")?)),
+    ("error", RIGHT, |r| small(r.error("relative")?)),
+];
+
 const ANY: &[Column] = &[("case", LEFT, |r| Some(r.case.clone()))];
 
 const SPEED: &[Column] = &[
@@ -123,6 +132,10 @@ fn legend(op: &str) -> &'static str {
              error K, V: of what is kept; error out: of the output against exact keys and values; kernel: of the output\n\
              against f64 attention over the same kept data.\n"
         }
+        "mask" => {
+            "kept: share of the elements. error: norm of what is left out, over the norm of all. Every bit is checked.\n\
+             GB/s: scores read once and bits written once; GFLOP/s: a comparison for each score.\n"
+        }
         _ => "",
     }
 }
@@ -141,6 +154,7 @@ fn columns(op: &str) -> &'static [Column] {
     match op {
         "svd" => SVD,
         "attention" => ATTENTION,
+        "mask" => MASK,
         _ => ANY,
     }
 }

@@ -1,0 +1,63 @@
+/* What the kernels of the batched SVD are launched with. Matrices are taken in their tall orientation: the tensor itself,
+ * or its transpose where it is wide. Strides count elements. */
+#pragma once
+#include <stdint.h>
+
+/* Rows that one thread block sums up. It does not depend on the batch, so bits do not either. */
+#define SVD_CHUNK_ROWS 1024
+
+/* Where a matrix is on its way; every kernel leaves a matrix alone that is not its business. */
+#define SVD_OPEN 0       /* to be solved by the present rung */
+#define SVD_CHOSEN 1     /* the present rung chose its rank and basis; the projection is to be judged */
+#define SVD_SKEWED 2     /* its projected columns are to be orthogonalized one by one */
+#define SVD_SINGLE 3     /* solved by the rung in f32 */
+#define SVD_DOUBLE 4     /* solved by the rung in f64 */
+#define SVD_ZERO 5       /* holds nothing but zeros */
+#define SVD_NON_FINITE 6 /* holds a NaN or an infinity */
+#define SVD_STUCK 7      /* the eigenvalue iteration did not converge */
+
+/* A'A of every matrix whose state is `wanted`. */
+typedef struct GramParams {
+    const void* a;        /* [batch, rows, columns] f32|bf16|f16 */
+    const int32_t* state; /* [batch]; null: every matrix is wanted */
+    const int32_t* rank;  /* [batch] columns in use of each matrix; null: all */
+    double* partials;     /* [batch, chunks, columns (columns + 1) / 2] lower triangles */
+    int64_t row_stride;
+    int64_t column_stride;
+    int64_t inner_stride; /* from a matrix to the next one, */
+    int64_t outer_stride; /* and from `inner` matrices to the next so many */
+    int32_t inner;
+    int32_t rows;
+    int32_t columns;
+    int32_t wanted;
+} GramParams;
+
+/* Everything after A'A, for one rung of the ladder. */
+typedef struct FactorParams {
+    const void* a;    /* [batch, rows, width] f32|bf16|f16 */
+    float* tall;      /* [batch, rows, columns] */
+    float* s;         /* [batch, columns] */
+    float* small;     /* [batch, width, columns] */
+    double* partials; /* [batch, chunks, ..] lower triangles: A'A, then the moments tall' tall */
+    double* vectors;  /* [batch, width, width]; null where shared memory holds them */
+    double* basis;    /* [batch, columns, width] eigenvectors in rows */
+    double* values;   /* [batch, columns] eigenvalues: estimates of s^2 */
+    double* energy;   /* [batch] sum of squares */
+    float* mix;       /* [batch, columns, columns] what tall is multiplied by to become orthonormal and ordered */
+    float* tail;      /* [batch] */
+    int32_t* state;   /* [batch] */
+    int32_t* rank;    /* [batch] */
+    int64_t row_stride;
+    int64_t column_stride;
+    int64_t inner_stride;
+    int64_t outer_stride;
+    double relative; /* tolerated error; negative: every matrix keeps `columns` */
+    int32_t inner;
+    int32_t rows;
+    int32_t width;
+    int32_t columns;
+    int32_t chunks;
+    int32_t rung;  /* SVD_SINGLE or SVD_DOUBLE */
+    int32_t first; /* this rung is the first: `state` holds nothing yet */
+    int32_t wide;  /* tall is V, whose signs are to be fixed, and not U */
+} FactorParams;

@@ -1,0 +1,77 @@
+//! What tests of kernels share: which device they run on, emulators with other kernels in them, and which kernels were
+//! compared with what.
+
+pub(crate) mod library;
+
+use std::{
+    collections::BTreeSet,
+    env,
+    sync::{Mutex, PoisonError},
+};
+
+use lowkey::{Device, device::Emulation};
+
+/// The device whose kernels are tested: `LOWKEY_TEST_DEVICE`, else a new emulated one.
+pub(crate) fn device() -> Device {
+    env::var("LOWKEY_TEST_DEVICE").map_or_else(|_| Device::emulated(), |name| name.parse()).unwrap()
+}
+
+/// A new emulated device.
+pub(crate) fn emulate(emulation: &Emulation) -> Device {
+    Device::emulate(emulation.clone()).unwrap()
+}
+
+/// What a result was compared with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Against {
+    /// A computation in the test itself, in f64 where it is of real numbers.
+    Oracle,
+    /// The CPU path.
+    Cpu,
+}
+
+static COMPARED: Mutex<BTreeSet<(&'static str, Against)>> = Mutex::new(BTreeSet::new());
+
+/// Credits the kernels that `device` launched since it was made with a comparison that held. What was launched decides, so
+/// a test cannot credit a kernel it did not run; devices are made anew for each comparison.
+pub(crate) fn agreed(device: &Device, against: Against) {
+    let mut compared = COMPARED.lock().unwrap_or_else(PoisonError::into_inner);
+    compared.extend(device.launched().into_iter().map(|(kernel, _)| (kernel, against)));
+}
+
+/// Whether a kernel was compared.
+pub(crate) fn was_compared(kernel: &'static str, against: Against) -> bool {
+    COMPARED.lock().unwrap_or_else(PoisonError::into_inner).contains(&(kernel, against))
+}
+
+/// How much of a family's kernels a comparison runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Scale {
+    /// The smallest instantiation of each kernel, in milliseconds.
+    Smallest,
+    /// Every instantiation.
+    Every,
+}
+
+/// Makes the devices of a comparison, each new.
+pub(crate) type Maker<'a> = dyn Fn() -> Device + 'a;
+
+/// The kernels of one folder, and the comparison they must stand.
+pub(crate) struct Family {
+    pub(crate) folder: &'static str,
+    /// Compares results with the oracle and the CPU path, credits them with [`agreed`], and returns their bytes. Panics when
+    /// a comparison fails.
+    pub(crate) compare: fn(&Maker<'_>, Scale) -> Vec<u8>,
+    /// A change to a source that the comparison must notice.
+    pub(crate) mutation: Mutation,
+}
+
+/// One change to one source.
+pub(crate) struct Mutation {
+    /// The file, relative to `kernels/`.
+    pub(crate) file: &'static str,
+    /// Text that is there exactly once.
+    pub(crate) from: &'static str,
+    /// What replaces it.
+    pub(crate) to: &'static str,
+}
