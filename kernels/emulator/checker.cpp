@@ -1,6 +1,6 @@
 #include "checker.h"
 
-#include <dlfcn.h>
+#include <link.h>
 
 #include <algorithm>
 #include <cstdio>
@@ -48,7 +48,7 @@ struct State {
     std::vector<Knowledge> to_acquire;    // by thread: what its atomics have read since
     std::unordered_map<const void*, Knowledge> atomics;
     std::vector<Site> sites;
-    const char* module = nullptr;
+    const char *module = nullptr, *module_end = nullptr;  // the library that holds kernels and runtime
 };
 
 namespace {
@@ -108,6 +108,13 @@ struct Memory {
     const Buffer* buffer;
 };
 
+// What a kernel may touch besides its own stack, shared memory and buffers: parameters, and constants of the library.
+bool may_be_host(const Worker& w, const char* address) {
+    const State& s = *w.checker;
+    const auto* params = reinterpret_cast<const char*>(w.params);
+    return (address >= params && address < params + sizeof w.params) || (address >= s.module && address < s.module_end);
+}
+
 // Where an address lies, checked to be inside; a null shadow for memory that is not watched.
 Memory locate(Worker& w, const void* address, size_t bytes, const std::string& what) {
     State& s = state(w);
@@ -122,7 +129,10 @@ Memory locate(Worker& w, const void* address, size_t bytes, const std::string& w
         return {nullptr, 0, true, nullptr};
     }
     const Buffer* buffer = buffer_of(a);
-    if (!buffer) return {nullptr, 0, false, nullptr};
+    if (!buffer) {
+        if (!may_be_host(w, a)) record_failure(what + " of memory that is in no buffer", Site{});
+        return {nullptr, 0, false, nullptr};
+    }
     const ptrdiff_t offset = a - buffer->data;
     if (offset < 0 || size_t(offset) + bytes > buffer->bytes) {
         snprintf(text, sizeof text, " of %zu bytes out of bounds: offset %td of a buffer of %zu bytes", bytes, offset,
@@ -346,6 +356,26 @@ void pass_on(State& s, const void* address, size_t thread) {
     here.foreign = join(join(here.foreign, fenced.foreign), own);
 }
 
+// The module in whose segments this function lies.
+int find_module(dl_phdr_info* info, size_t, void* found) {
+    State& s = *static_cast<State*>(found);
+    const auto* own = reinterpret_cast<const char*>(&find_module);
+    const char* base = reinterpret_cast<const char*>(info->dlpi_addr);
+    const char* end = base;
+    bool here = false;
+    for (int i = 0; i < info->dlpi_phnum; i++) {
+        const auto& segment = info->dlpi_phdr[i];
+        if (segment.p_type != PT_LOAD) continue;
+        const char* from = base + segment.p_vaddr;
+        here |= own >= from && own < from + segment.p_memsz;
+        end = std::max(end, from + segment.p_memsz);
+    }
+    if (!here) return 0;
+    s.module = base;
+    s.module_end = end;
+    return 1;
+}
+
 }  // namespace
 
 void begin_launch(Worker& w) {
@@ -353,9 +383,7 @@ void begin_launch(Worker& w) {
     w.checker = new State;
     State& s = *w.checker;
     s.global.resize(w.launch->buffers.size());
-    Dl_info module{};
-    dladdr(reinterpret_cast<const void*>(&lowkey_emulator), &module);
-    s.module = static_cast<const char*>(module.dli_fbase);
+    dl_iterate_phdr(find_module, &s);
 }
 
 void end_launch(Worker& w) {

@@ -168,6 +168,16 @@ class Grid {
     LkStats stats_{};
 };
 
+// Where a failure happened, without the line of the KERNEL macro, into which every kernel's body is inlined.
+std::string line_of(const Failure::Place& place, const Kernel& kernel) {
+    if (!place.address) return place.before;
+    std::string line = source_line(place.address);
+    const size_t caller = line.find(", called at ");
+    const std::string whole = describe_site(Site{kernel.file, kernel.line});
+    if (caller != std::string::npos && ends_with(line.c_str(), whole.c_str())) line.resize(caller);
+    return place.before + line;
+}
+
 int32_t say(const LkLaunch& request, const std::string& text) {
     if (request.error && request.error_bytes) snprintf(request.error, request.error_bytes, "%s", text.c_str());
     return 1;
@@ -200,8 +210,7 @@ int32_t api_launch(const LkLaunch* request) {
     if (request->stats) *request->stats = grid.stats();
     if (!grid.failed()) return 0;
     std::string text = name + grid.failure().text;
-    for (const Failure::Place& place : grid.failure().places)
-        text += place.before + (place.address ? source_line(place.address) : "");
+    for (const Failure::Place& place : grid.failure().places) text += line_of(place, *kernel);
     return say(*request, text);
 }
 

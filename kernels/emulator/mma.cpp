@@ -187,7 +187,8 @@ void ldmatrix(uint32_t* out, const void* row, int matrices, bool transposed, Sit
     MatrixLoad load{row, out};
     static constexpr Collective plain[] = {run_ldmatrix<1, false>, run_ldmatrix<2, false>, run_ldmatrix<4, false>};
     static constexpr Collective turned[] = {run_ldmatrix<1, true>, run_ldmatrix<2, true>, run_ldmatrix<4, true>};
-    collective(kWarp, (transposed ? turned : plain)[matrices / 2], &load, "ldmatrix", site);
+    const Collective* runs = transposed ? turned : plain;
+    collective(kWarp, runs[matrices / 2], &load, "ldmatrix", site);
 }
 
 void stmatrix(void* row, const uint32_t* in, int matrices, bool transposed, Site site) {
@@ -198,7 +199,8 @@ void stmatrix(void* row, const uint32_t* in, int matrices, bool transposed, Site
     MatrixStore store{row, in};
     static constexpr Collective plain[] = {run_stmatrix<1, false>, run_stmatrix<2, false>, run_stmatrix<4, false>};
     static constexpr Collective turned[] = {run_stmatrix<1, true>, run_stmatrix<2, true>, run_stmatrix<4, true>};
-    collective(kWarp, (transposed ? turned : plain)[matrices / 2], &store, "stmatrix", site);
+    const Collective* runs = transposed ? turned : plain;
+    collective(kWarp, runs[matrices / 2], &store, "stmatrix", site);
 }
 
 uint32_t movmatrix(uint32_t fragment, Site site) {
