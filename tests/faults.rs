@@ -66,7 +66,8 @@ fn run(program: &Program, library: &std::path::Path, schedule: u64) -> Result<Ve
     let (inputs, outputs, count) = program.words;
     let random = Stream::new(3, 0);
     // Each half of a word is a bf16 between 0.5 and 2, so that products are finite.
-    let input: Vec<u32> = (0..inputs as u64).map(|i| 0x3f00_3f00 | (random.uniform(i) * 65536.0) as u32 & 0x00ff_00ff).collect();
+    let input: Vec<u32> =
+        (0..inputs as u64).map(|i| 0x3f00_3f00 | (random.uniform(i) * 65536.0) as u32 & 0x00ff_00ff).collect();
     let (input, output) = (buffer(&device, &input), buffer(&device, &vec![0xffff_ffff; outputs]));
     let scratch = buffer(&device, &vec![0; 1 + program.blocks]);
     let mut params = Vec::new();
@@ -126,9 +127,8 @@ fn the_checked_build_names_every_fault() {
         for fault in faults(program) {
             let library = build(program, Variant::Checked, Some(&fault.define));
             let errors: Vec<String> = (0..3).filter_map(|schedule| run(program, &library, schedule).err()).collect();
-            let named = |error: &String| {
-                fault.checked.split('|').any(|word| error.contains(word)) && error.contains(program.kernel)
-            };
+            let named =
+                |error: &String| fault.checked.split('|').any(|word| error.contains(word)) && error.contains(program.kernel);
             assert!(errors.iter().any(named), "{} {}: {errors:#?}", program.file, fault.define);
             count += 1;
         }
@@ -142,8 +142,7 @@ fn limits_of_an_architecture_are_named() {
     let program = Program { shared: 100 * 1024, ..PROGRAMS[0] };
     let library = build(&program, Variant::Plain, None);
     let launch = |architecture, file: &Program, library: PathBuf| {
-        let device =
-            Device::emulate(Emulation { architecture, library: Some(library), ..Emulation::default() }).unwrap();
+        let device = Device::emulate(Emulation { architecture, library: Some(library), ..Emulation::default() }).unwrap();
         let grid = Grid { blocks: [1, 1, 1], threads: 128, shared: file.shared };
         // SAFETY: refused before the kernel runs, or run with null addresses, which the emulator reports.
         unsafe { device.launch_foreign(file.kernel, grid, &[0; 32]) }.unwrap_err().to_string()

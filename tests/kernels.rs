@@ -22,7 +22,12 @@ use crate::{
 };
 
 /// Every family of kernels that operations use. Conformance kernels have promises of their own.
-const FAMILIES: &[Family] = &[crate::kernels_nn::FAMILY, crate::kernels_sparse::FAMILY];
+const FAMILIES: &[Family] = &[
+    crate::kernels_attention::FAMILY,
+    crate::kernels_linear::FAMILY,
+    crate::kernels_nn::FAMILY,
+    crate::kernels_sparse::FAMILY,
+];
 
 /// How many random schedules follow 0 and 1.
 const RANDOM: u64 = 8;
@@ -56,6 +61,13 @@ fn every_instantiation_agrees_with_an_oracle_and_the_cpu() {
         }
     }
     assert!(!kernels().is_empty() && missing.is_empty(), "{missing:#?}");
+}
+
+#[test]
+fn the_smallest_instantiations_agree() {
+    for family in FAMILIES {
+        (family.compare)(&support::device, Scale::Smallest);
+    }
 }
 
 #[test]

@@ -18,10 +18,14 @@ mod compile;
 #[path = "../build/emulator.rs"]
 mod emulator;
 
+#[cfg(feature = "emulator")]
+mod conformance;
 #[cfg(all(feature = "emulator", feature = "cuda"))]
 mod cuda;
 #[cfg(feature = "emulator")]
 mod device;
+#[cfg(feature = "emulator")]
+mod faults;
 #[cfg(feature = "emulator")]
 mod kernels;
 #[cfg(feature = "emulator")]
