@@ -5,7 +5,7 @@
 struct ConformanceParams {
     const void* input; /* 32-bit words, see each kernel */
     void* output;      /* 32-bit words, see each kernel */
-    const void* map;   /* tensor map of a [rows, columns] bf16 matrix with tiles [64, 64] and 128-byte swizzle, or null */
+    const void* map;   /* tensor map of a bf16 matrix, tiles [64, 64] with 128-byte swizzle, or null */
     int32_t count;     /* cases */
     int32_t mode;
     int32_t x;         /* of a tile: first column */

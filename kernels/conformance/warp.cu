@@ -1,5 +1,5 @@
-// One kernel of one warp per primitive: registers come from the input as they are and go to the output as they are, so that
-// a recording on a GPU says what every lane held.
+// One kernel of one warp per primitive: registers come from the input as they are and go to the output as they are, so
+// that a recording on a GPU says what every lane held.
 #include "conformance/params.h"
 #include "device/mma.cuh"
 #include "device/philox.cuh"

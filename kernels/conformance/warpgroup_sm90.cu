@@ -130,7 +130,8 @@ KERNEL(conformance_wgmma_registers, ConformanceParams, 128) {
     const uint32_t* in = static_cast<const uint32_t*>(p.input);
     unsigned char* b = first_tile(smem);
     copy_words(reinterpret_cast<uint32_t*>(b), in + 512, 2048);
-    const uint32_t a[4] = {in[threadIdx.x * 4], in[threadIdx.x * 4 + 1], in[threadIdx.x * 4 + 2], in[threadIdx.x * 4 + 3]};
+    const uint32_t* own = in + threadIdx.x * 4;
+    const uint32_t a[4] = {own[0], own[1], own[2], own[3]};
     float d[32] = {};
     fence_proxy_async();
     __syncthreads();

@@ -1,9 +1,9 @@
 // Tensor-core products of a warp, and their fragments' way from shared memory.
 //
-// A fragment of m16n8k16: with g = lane / 4 and t = lane % 4, a holds rows g, g + 8, g, g + 8 at columns 2t, 2t, 2t + 8,
-// 2t + 8 (and the next), b holds rows 2t and 2t + 8 (and the next) of column g, d holds rows g, g, g + 8, g + 8 at columns
-// 2t, 2t + 1, 2t, 2t + 1. Rows of shared memory given to ldmatrix are 16 aligned bytes; lane i gives row i % 8 of
-// matrix i / 8.
+// A fragment of m16n8k16: with g = lane / 4 and t = lane % 4, a holds rows g, g + 8, g, g + 8 at columns 2t, 2t, 2t +
+// 8, 2t + 8 (and the next), b holds rows 2t and 2t + 8 (and the next) of column g, d holds rows g, g, g + 8, g + 8 at
+// columns 2t, 2t + 1, 2t, 2t + 1. Rows of shared memory given to ldmatrix are 16 aligned bytes; lane i gives row i % 8
+// of matrix i / 8.
 #pragma once
 #include "copy.cuh"
 
@@ -65,9 +65,9 @@ __device__ __forceinline__ void mma_m16n8k8_tf32(float (&d)[4], const uint32_t (
                  : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
                  : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 }
-// a [16, 32] keeps two of every four elements of a row, packed as for m16n8k16; b [32, 8] has rows 2t + 8i and the next in
-// register i. In two lanes of each four, 2 * Selector and the next, the metadata holds the kept elements' places, two bits
-// each in ascending order: row g in the low half, row g + 8 in the high one, for columns 0 to 15 and 16 to 31.
+// a [16, 32] keeps two of every four elements of a row, packed as for m16n8k16; b [32, 8] has rows 2t + 8i and the next
+// in register i. In two lanes of each four, 2 * Selector and the next, the metadata holds the kept elements' places,
+// two bits each in ascending order: row g in the low half, row g + 8 in the high one, for columns 0 to 15 and 16 to 31.
 #define LOWKEY_MMA_SPARSE(tag, types)                                                                                 \
     template <int Selector = 0>                                                                                       \
     __device__ __forceinline__ void mma_sp_m16n8k32(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[4],    \

@@ -1,9 +1,9 @@
 // Hopper: mbarriers, bulk and tensor copies, products of warpgroups.
 //
-// Shared memory written by ordinary stores is read by bulk stores, tensor stores and wgmma only after the writing threads'
-// fence_proxy_async() and a barrier. Accumulators of wgmma are neither read nor written between the product and its
-// wgmma_wait. Matrices for wgmma lie in rows of 128 bytes with the 128-byte swizzle, as tma_load_2d leaves them, and begin
-// at a multiple of 1024.
+// Shared memory written by ordinary stores is read by bulk stores, tensor stores and wgmma only after the writing
+// threads' fence_proxy_async() and a barrier. Accumulators of wgmma are neither read nor written between the product
+// and its wgmma_wait. Matrices for wgmma lie in rows of 128 bytes with the 128-byte swizzle, as tma_load_2d leaves
+// them, and begin at a multiple of 1024.
 #pragma once
 #include "mma.cuh"
 
@@ -63,14 +63,14 @@ __device__ __forceinline__ void bulk_load(void* shared, const void* global, uint
                  : "memory");
 }
 __device__ __forceinline__ void bulk_store(void* global, const void* shared, uint32_t bytes) {
-    asm volatile("cp.async.bulk.global.shared::cta.bulk_group [%0], [%1], %2;" ::"l"(global), "r"(shared_address(shared)),
-                 "r"(bytes)
+    asm volatile("cp.async.bulk.global.shared::cta.bulk_group [%0], [%1], %2;" ::"l"(global),
+                 "r"(shared_address(shared)), "r"(bytes)
                  : "memory");
 }
 // The tile whose first column is x and first row y; what lies outside the matrix is zero.
 __device__ __forceinline__ void tma_load_2d(void* shared, const TensorMap* map, uint64_t* barrier, int x, int y) {
-    asm volatile("cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1, {%3, %4}], [%2];" ::"r"(
-                     shared_address(shared)),
+    asm volatile("cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes"
+                 " [%0], [%1, {%3, %4}], [%2];" ::"r"(shared_address(shared)),
                  "l"(map), "r"(shared_address(barrier)), "r"(x), "r"(y)
                  : "memory");
 }
@@ -133,37 +133,41 @@ template <int R> __device__ __forceinline__ void wgmma_hold(float (&d)[R]) {
 #define LOWKEY_NAMES64                                                                                             \
     LOWKEY_NAMES32 ",%32,%33,%34,%35,%36,%37,%38,%39,%40,%41,%42,%43,%44,%45,%46,%47,%48,%49,%50,%51,%52,%53,%54," \
                    "%55,%56,%57,%58,%59,%60,%61,%62,%63"
-// a and b in shared memory: operands after the R accumulators are a, b, accumulate, whether b is transposed.
-#define LOWKEY_WGMMA_SS(N, R, A, B, C, T, tag, types)                                                                    \
-    template <bool BTransposed = false>                                                                                  \
-    __device__ __forceinline__ void wgmma_m64n##N##k16(float (&d)[R], uint64_t a, uint64_t b, int accumulate, tag) {     \
-        asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, " C ", 0;\nwgmma.mma_async.sync.aligned.m64n" #N "k16.f32." types \
-                     " {" LOWKEY_NAMES##R "}, " A ", " B ", p, 1, 1, 0, " T ";\n}"                                       \
-                     : LOWKEY_D##R(0)                                                                                    \
-                     : "l"(a), "l"(b), "r"(accumulate), "n"(int(BTransposed)));                                          \
+// Operands after the R accumulators are a, b, accumulate and whether b is transposed.
+#define LOWKEY_WGMMA_TEXT(N, R, C, types, operands)                                                 \
+    "{\n.reg .pred p;\nsetp.ne.b32 p, " C ", 0;\n"                                                  \
+    "wgmma.mma_async.sync.aligned.m64n" #N "k16.f32." types " {" LOWKEY_NAMES##R "}, " operands ";\n}"
+#define LOWKEY_WGMMA_SHARED(N, R, A, B, C, T, tag, types)                                               \
+    template <bool BTransposed = false>                                                                 \
+    __device__ __forceinline__ void wgmma_m64n##N##k16(float (&d)[R], uint64_t a, uint64_t b,           \
+                                                       int accumulate, tag) {                           \
+        asm volatile(LOWKEY_WGMMA_TEXT(N, R, C, types, A ", " B ", p, 1, 1, 0, " T)                     \
+                     : LOWKEY_D##R(0)                                                                   \
+                     : "l"(a), "l"(b), "r"(accumulate), "n"(int(BTransposed)));                         \
     }
 // a in registers, laid out as for mma_m16n8k16.
-#define LOWKEY_WGMMA_RS(N, R, A, B, C, T, tag, types)                                                                    \
-    template <bool BTransposed = false>                                                                                  \
-    __device__ __forceinline__ void wgmma_m64n##N##k16(float (&d)[R], const uint32_t (&a)[4], uint64_t b, int accumulate, \
-                                                       tag) {                                                            \
-        asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, " C ", 0;\nwgmma.mma_async.sync.aligned.m64n" #N "k16.f32." types \
-                     " {" LOWKEY_NAMES##R "}, {" A "}, " B ", p, 1, 1, " T ";\n}"                                        \
-                     : LOWKEY_D##R(0)                                                                                    \
-                     : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(accumulate), "n"(int(BTransposed)));      \
+#define LOWKEY_WGMMA_REGISTERS(N, R, A, B, C, T, tag, types)                                            \
+    template <bool BTransposed = false>                                                                 \
+    __device__ __forceinline__ void wgmma_m64n##N##k16(float (&d)[R], const uint32_t (&a)[4],           \
+                                                       uint64_t b, int accumulate, tag) {               \
+        asm volatile(LOWKEY_WGMMA_TEXT(N, R, C, types, "{" A "}, " B ", p, 1, 1, " T)                   \
+                     : LOWKEY_D##R(0)                                                                   \
+                     : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(accumulate),             \
+                       "n"(int(BTransposed)));                                                          \
     }
 #define LOWKEY_WGMMA(tag, types)                                                                    \
-    LOWKEY_WGMMA_SS(32, 16, "%16", "%17", "%18", "%19", tag, types)                                 \
-    LOWKEY_WGMMA_SS(64, 32, "%32", "%33", "%34", "%35", tag, types)                                 \
-    LOWKEY_WGMMA_SS(128, 64, "%64", "%65", "%66", "%67", tag, types)                                \
-    LOWKEY_WGMMA_RS(32, 16, "%16,%17,%18,%19", "%20", "%21", "%22", tag, types)                     \
-    LOWKEY_WGMMA_RS(64, 32, "%32,%33,%34,%35", "%36", "%37", "%38", tag, types)                     \
-    LOWKEY_WGMMA_RS(128, 64, "%64,%65,%66,%67", "%68", "%69", "%70", tag, types)
+    LOWKEY_WGMMA_SHARED(32, 16, "%16", "%17", "%18", "%19", tag, types)                                 \
+    LOWKEY_WGMMA_SHARED(64, 32, "%32", "%33", "%34", "%35", tag, types)                                 \
+    LOWKEY_WGMMA_SHARED(128, 64, "%64", "%65", "%66", "%67", tag, types)                                \
+    LOWKEY_WGMMA_REGISTERS(32, 16, "%16,%17,%18,%19", "%20", "%21", "%22", tag, types)                     \
+    LOWKEY_WGMMA_REGISTERS(64, 32, "%32,%33,%34,%35", "%36", "%37", "%38", tag, types)                     \
+    LOWKEY_WGMMA_REGISTERS(128, 64, "%64,%65,%66,%67", "%68", "%69", "%70", tag, types)
 LOWKEY_WGMMA(bf16, "bf16.bf16")
 LOWKEY_WGMMA(f16, "f16.f16")
 #undef LOWKEY_WGMMA
-#undef LOWKEY_WGMMA_RS
-#undef LOWKEY_WGMMA_SS
+#undef LOWKEY_WGMMA_REGISTERS
+#undef LOWKEY_WGMMA_SHARED
+#undef LOWKEY_WGMMA_TEXT
 #undef LOWKEY_NAMES64
 #undef LOWKEY_NAMES32
 #undef LOWKEY_NAMES16
@@ -244,11 +248,11 @@ template <int R> inline void wgmma_hold(float (&)[R]) {}
 
 #define LOWKEY_WGMMA(N)                                                                                                \
     template <bool BTransposed = false, class T>                                                                       \
-    inline void wgmma_m64n##N##k16(float (&d)[N / 2], uint64_t a, uint64_t b, int accumulate, T tag, EMULATOR_SITE) {   \
+    inline void wgmma_m64n##N##k16(float (&d)[N / 2], uint64_t a, uint64_t b, int accumulate, T tag, EMULATOR_SITE) {  \
         emulator::wgmma({d, N, nullptr, a, b, BTransposed, accumulate != 0, emulator::element_of(tag)}, site);         \
     }                                                                                                                  \
     template <bool BTransposed = false, class T>                                                                       \
-    inline void wgmma_m64n##N##k16(float (&d)[N / 2], const uint32_t (&a)[4], uint64_t b, int accumulate, T tag,        \
+    inline void wgmma_m64n##N##k16(float (&d)[N / 2], const uint32_t (&a)[4], uint64_t b, int accumulate, T tag,       \
                                    EMULATOR_SITE) {                                                                    \
         emulator::wgmma({d, N, a, 0, b, BTransposed, accumulate != 0, emulator::element_of(tag)}, site);               \
     }
@@ -259,7 +263,8 @@ LOWKEY_WGMMA(128)
 
 #endif
 
-// Rows of k contiguous, 64 to a row of 128 bytes: a, and b as [n, k]. The next 16 of k lie 32 bytes, two descriptor units, on.
+// Rows of k contiguous, 64 to a row of 128 bytes: a, and b as [n, k]. The next 16 of k lie 32 bytes, two descriptor
+// units, on.
 __device__ __forceinline__ uint64_t wgmma_descriptor_k_major(const void* matrix) {
     return wgmma_descriptor(matrix, 16, 1024);
 }

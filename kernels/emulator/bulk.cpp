@@ -39,8 +39,8 @@ struct TileCopy {
     int x, y, mbarrier;
 };
 
-// Calls visit(in shared memory, in global memory or null, bytes) for each 16-byte chunk of a tile, and for its parts where
-// the matrix's edge cuts it.
+// Calls visit(in shared memory, in global memory or null, bytes) for each 16-byte chunk of a tile, and for its parts
+// where the matrix's edge cuts it.
 template <class Visit> void each_chunk(const TileCopy& copy, Visit visit) {
     const TensorMap& map = copy.map;
     unsigned char* window = worker->shared.window();
@@ -179,10 +179,10 @@ int32_t encode_tensor_map(void* out, void* base, uint32_t element_bytes, uint64_
     const uint64_t inner = uint64_t(box_columns) * element_bytes;
     const bool known = swizzle == 0 || swizzle == 32 || swizzle == 64 || swizzle == 128;
     const bool elements = element_bytes == 1 || element_bytes == 2 || element_bytes == 4 || element_bytes == 8;
-    if (!known || !elements || uintptr_t(out) % 8 || uintptr_t(base) % 16 || row_bytes % 16 || !rows || !columns ||
-        !box_rows || box_rows > 256 || !box_columns || box_columns > 256 || inner % 16 || (swizzle && inner > swizzle) ||
-        rows >> 32 || columns >> 32 || row_bytes >> 40)
-        return -1;
+    const bool matrix = rows && columns && !(rows >> 32) && !(columns >> 32) && !(row_bytes >> 40);
+    const bool box = box_rows && box_rows <= 256 && box_columns && box_columns <= 256;
+    const bool aligned = uintptr_t(out) % 8 == 0 && uintptr_t(base) % 16 == 0 && row_bytes % 16 == 0 && inner % 16 == 0;
+    if (!known || !elements || !matrix || !box || !aligned || (swizzle && inner > swizzle)) return -1;
     const TensorMap map{TensorMap::kMark, static_cast<char*>(base), rows, columns, row_bytes,
                                   box_rows, box_columns, element_bytes, swizzle};
     memset(out, 0, 128);

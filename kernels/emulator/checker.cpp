@@ -122,9 +122,10 @@ Memory locate(Worker& w, const void* address, size_t bytes, const std::string& w
     char text[160];
     if (w.shared.contains_map(a)) {
         const ptrdiff_t offset = a - reinterpret_cast<const char*>(w.shared.begin());
-        if (offset >= 0 && size_t(offset) + bytes <= w.shared.bytes()) return {&s.shared, size_t(offset), true, nullptr};
-        snprintf(text, sizeof text, " of %zu bytes out of bounds: shared memory at offset %td of %zu bytes", bytes, offset,
-                 w.shared.bytes());
+        const bool inside = offset >= 0 && size_t(offset) + bytes <= w.shared.bytes();
+        if (inside) return {&s.shared, size_t(offset), true, nullptr};
+        snprintf(text, sizeof text, " of %zu bytes out of bounds: shared memory at offset %td of %zu bytes", bytes,
+                 offset, w.shared.bytes());
         record_failure(what + text, Site{});
         return {nullptr, 0, true, nullptr};
     }

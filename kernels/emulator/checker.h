@@ -1,5 +1,6 @@
-// The race checker, as the runtime tells it what happens. It watches kernels that were compiled with the instrumentation of
-// -fsanitize=thread, whose entry points are in instrumentation.cpp; for others every function here returns at once.
+// The race checker, as the runtime tells it what happens. It watches kernels that were compiled with the
+// instrumentation of -fsanitize=thread, whose entry points are in instrumentation.cpp; for others every function here
+// returns at once.
 #pragma once
 #include "worker.h"
 

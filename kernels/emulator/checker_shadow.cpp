@@ -8,7 +8,8 @@ namespace emulator::checker {
 
 // Fresh pages are cells of era zero, which is no block's.
 Shadow::Shadow(size_t bytes) : mapped_bytes_((bytes / 4 + 1) * sizeof(Cell)) {
-    void* map = mmap(nullptr, mapped_bytes_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    constexpr int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
+    void* map = mmap(nullptr, mapped_bytes_, PROT_READ | PROT_WRITE, flags, -1, 0);
     if (map == MAP_FAILED) throw std::bad_alloc();
     cells_ = static_cast<Cell*>(map);
 }

@@ -106,8 +106,8 @@ template <Element element> void run_mma_sparse_k32(void* const* arguments, uint3
             const int index = m.metadata >> (2 * i) & 3, row = lane / 4 + (i >> 3) * 8;
             rows_of_b[row][kept] = uint8_t(group * 4 + index);
             if (kept % 2 && rows_of_b[row][kept] <= rows_of_b[row][kept - 1])
-                fail(worker->current->site, "mma.sp: row %d keeps elements %d and %d of group %d, which are not in order",
-                     row, rows_of_b[row][kept - 1] % 4, index, group);
+                fail(worker->current->site, "mma.sp: row %d keeps elements %d and %d of group %d, out of order", row,
+                     rows_of_b[row][kept - 1] % 4, index, group);
         }
     }
     x.run(arguments, element, rows_of_b[0]);
@@ -135,7 +135,8 @@ template <int Matrices, bool Transposed> void run_ldmatrix(void* const* argument
         }
         for (int lane = 0; lane < 32; lane++) {
             const int i = lane / 4, j = lane % 4 * 2;
-            const uint32_t low = Transposed ? rows[j][i] : rows[i][j], high = Transposed ? rows[j + 1][i] : rows[i][j + 1];
+            const uint32_t low = Transposed ? rows[j][i] : rows[i][j];
+            const uint32_t high = Transposed ? rows[j + 1][i] : rows[i][j + 1];
             load(lane).out[matrix] = low | high << 16;
         }
     }

@@ -1,8 +1,8 @@
-// The model of accumulation: products are exact and not normalised; a chunk of them and the accumulator are aligned to the
-// largest exponent, truncated towards zero to 24 (Ampere) or 25 (Hopper and later) fraction bits, added exactly, and the
-// sum is truncated to a float. A chunk is 8 products of 16-bit inputs or 4 of tf32 on Ampere, twice that later.
-// Sources: Fasi, Higham, Mikaitis, Pranesh, "Numerical behavior of NVIDIA tensor cores", PeerJ CS 2021; Khattak, Mikaitis,
-// "Accurate models of NVIDIA tensor cores", arXiv 2512.07004; "MMA-Sim", arXiv 2511.10909.
+// The model of accumulation: products are exact and not normalised; a chunk of them and the accumulator are aligned to
+// the largest exponent, truncated towards zero to 24 (Ampere) or 25 (Hopper and later) fraction bits, added exactly,
+// and the sum is truncated to a float. A chunk is 8 products of 16-bit inputs or 4 of tf32 on Ampere, twice that later.
+// Sources: Fasi, Higham, Mikaitis, Pranesh, "Numerical behavior of NVIDIA tensor cores", PeerJ CS 2021; Khattak,
+// Mikaitis, "Accurate models of NVIDIA tensor cores", arXiv 2512.07004; "MMA-Sim", arXiv 2511.10909.
 #include "tensor_core.h"
 
 #include <algorithm>
@@ -166,9 +166,9 @@ void multiply(const MatrixProduct& product, int fraction_bits) {
             for (int k = 0; k < depth; k += Count) {
                 const int skipped = (Sparse ? 0 : k * columns) + column;
                 const uint8_t* rows = Sparse ? product.rows_of_b + row * depth + k : nullptr;
-                add_chunk<Count, Sparse>(product.d + row * columns + column,
-                                         Chunk{a + k, a_exponents + k, b + skipped, b_exponents + skipped, columns, rows,
-                                               fraction_bits});
+                const Chunk chunk{a + k,   a_exponents + k, b + skipped,  b_exponents + skipped,
+                                  columns, rows,            fraction_bits};
+                add_chunk<Count, Sparse>(product.d + row * columns + column, chunk);
             }
     }
 }
@@ -184,13 +184,11 @@ template <Element element, int Count> void multiply(const MatrixProduct& product
 }  // namespace
 
 void multiply(const MatrixProduct& product, Element element, uint32_t arch) {
-    const bool ampere = arch == 80;
-    const int fraction_bits = ampere ? 24 : 25;
-    switch (element) {
-    case Element::Tf32: return (ampere ? multiply<Element::Tf32, 4> : multiply<Element::Tf32, 8>)(product, fraction_bits);
-    case Element::Bf16: return (ampere ? multiply<Element::Bf16, 8> : multiply<Element::Bf16, 16>)(product, fraction_bits);
-    case Element::F16: return (ampere ? multiply<Element::F16, 8> : multiply<Element::F16, 16>)(product, fraction_bits);
-    }
+    using Multiply = void (*)(const MatrixProduct&, int);
+    constexpr Multiply ampere[] = {multiply<Element::Bf16, 8>, multiply<Element::F16, 8>, multiply<Element::Tf32, 4>};
+    constexpr Multiply later[] = {multiply<Element::Bf16, 16>, multiply<Element::F16, 16>, multiply<Element::Tf32, 8>};
+    if (arch == 80) ampere[int(element)](product, 24);
+    else later[int(element)](product, 25);
 }
 
 }  // namespace emulator

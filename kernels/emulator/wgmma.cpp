@@ -63,7 +63,8 @@ void execute(WgmmaWarp& state, const WgmmaOperation& operation, int warp) {
             for (int i = 0; i < 4; i++)
                 memcpy(&a[lane / 4 + (i & 1) * 8][lane % 4 * 2 + (i >> 1) * 8], &operation.a_registers[lane][i], 4);
     } else {
-        operand_a(call, warp).each_chunk(16, [&](int row, int k, unsigned char* chunk) { memcpy(&a[row][k], chunk, 16); });
+        operand_a(call, warp).each_chunk(
+            16, [&](int row, int k, const unsigned char* chunk) { memcpy(&a[row][k], chunk, 16); });
     }
     uint16_t* columns = b[0];
     Operand(call.b, call.b_transposed).each_chunk(call.columns, [&](int n, int k, unsigned char* chunk) {
@@ -141,8 +142,10 @@ const WgmmaCall& call_of(void* const* arguments, int lane) {
 
 int find_accumulators(WgmmaWarp& state, void* const* arguments) {
     const WgmmaCall& first = call_of(arguments, 0);
-    for (size_t i = 0; i < state.accumulators.size(); i++)
-        if (state.accumulators[i].registers[0] == first.d && state.accumulators[i].columns == first.columns) return int(i);
+    for (size_t i = 0; i < state.accumulators.size(); i++) {
+        const Accumulators& known = state.accumulators[i];
+        if (known.registers[0] == first.d && known.columns == first.columns) return int(i);
+    }
     Accumulators fresh{};
     for (int lane = 0; lane < 32; lane++) fresh.registers[lane] = call_of(arguments, lane).d;
     fresh.columns = first.columns;
@@ -176,7 +179,8 @@ void run_wgmma(void* const* arguments, uint32_t mask) {
     operation.accumulators = find_accumulators(state, arguments);
     Accumulators& d = state.accumulators[size_t(operation.accumulators)];
     if (d.hidden) need_hidden(d, site);
-    else if (call.accumulate && changed_without_fence(d, state.fences)) fail(site, "accumulators changed without a wgmma.fence after it");
+    else if (call.accumulate && changed_without_fence(d, state.fences))
+        fail(site, "accumulators changed without a wgmma.fence after it");
     if (!call.a_registers) check_operand(operand_a(call, warp), 16, "a", site);
     check_operand(Operand(call.b, call.b_transposed), call.columns, "b", site);
     if (!d.hidden) hide(d);
@@ -229,7 +233,8 @@ void reset_wgmma(Worker& w) {
 
 void check_wgmma_at_exit(Worker& w, Fiber& fiber) {
     const auto& operations = w.wgmma[fiber.warp].operations;
-    if (!operations.empty()) fail(operations[0].site, "a thread exits before its warp has committed and waited for wgmma");
+    if (!operations.empty())
+        fail(operations[0].site, "a thread exits before its warp has committed and waited for wgmma");
 }
 
 uint64_t shared_descriptor(const void* address, int leading_bytes, int stride_bytes, Site site) {

@@ -1,11 +1,11 @@
-// Streams tiles through two buffers of shared memory by cp.async. Blocks of 128 threads, 4096 bytes of shared memory; each
-// block goes through the whole input, in tiles of 512 words, of which count is a multiple.
+// Streams tiles through two buffers of shared memory by cp.async. Blocks of 128 threads, 4096 bytes of shared memory;
+// each block goes through the whole input, in tiles of 512 words, of which count is a multiple.
 //
 // With a FAULT_ defined: what the plain build tells (words of the error, "output" where only results differ under some
 // schedule, - where nothing may), what the checked build tells, and what is wrong.
 //
 // FAULT_WEAK_WAIT             output         race                the wait leaves one group too many under way
-// FAULT_MISSING_BARRIER       output         race|uninitialised  other threads' copies are read after one's own wait alone
+// FAULT_MISSING_BARRIER       output         race|uninitialised  a wait for one's own copies alone
 // FAULT_OVERWRITTEN           output         race                the next copy begins while the tile is still read
 // FAULT_MISALIGNED            misaligned     misaligned          a copy to an address that is no multiple of 16
 // FAULT_GLOBAL_OUT_OF_BOUNDS  out of bounds  out of bounds       one tile more than there is

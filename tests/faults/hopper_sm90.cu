@@ -1,6 +1,6 @@
-// A product of one warpgroup, its operands made by ordinary stores, its result sent by a bulk copy. Blocks of 128 threads,
-// 34304 bytes of shared memory; input [4096] words are two matrices [64, 64] bf16 as they lie in shared memory, output
-// [blocks, 4096].
+// A product of one warpgroup, its operands made by ordinary stores, its result sent by a bulk copy. Blocks of 128
+// threads, 34304 bytes of shared memory; input [4096] words are two matrices [64, 64] bf16 as they lie in shared
+// memory, output [blocks, 4096].
 //
 // With a FAULT_ defined: what the plain build tells (words of the error, "output" where only results differ under some
 // schedule, - where nothing may), what the checked build tells, and what is wrong.
@@ -16,7 +16,7 @@
 // FAULT_DESCRIPTOR           descriptor   descriptor         a matrix begins at no multiple of 1024
 // FAULT_MISSING_MBAR_WAIT    waited for   race               a bulk copy is not waited for
 // FAULT_MBAR_BYTES           deadlock     deadlock           an mbarrier waits for more bytes than are copied
-// FAULT_STORE_NOT_AWAITED    waited for   waited for         the block ends before its bulk store has read shared memory
+// FAULT_STORE_NOT_AWAITED    waited for   waited for         the block ends before its bulk store is done
 #include "device/sm90.cuh"
 #include "params.h"
 

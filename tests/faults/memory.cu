@@ -1,5 +1,5 @@
-// Reverses a block's values through shared memory. Blocks of 128 threads, 512 bytes of shared memory; the last block may
-// lack values.
+// Reverses a block's values through shared memory. Blocks of 128 threads, 512 bytes of shared memory; the last block
+// may lack values.
 //
 // With a FAULT_ defined: what the plain build tells (words of the error, "output" where only results differ under some
 // schedule, - where nothing may), what the checked build tells, and what is wrong.
