@@ -9,11 +9,15 @@ use std::{collections::BTreeMap, env, fs};
 use half::{bf16, f16};
 use lowkey::{
     Device,
-    device::{Grid, kernels},
+    device::{Address, Grid, kernels},
     philox::{Stream, philox4x32},
 };
 
 use crate::support::{self, library};
+
+#[path = "params/conformance.rs"]
+mod params;
+use params::ConformanceParams;
 
 /// One run of a kernel, and what its output must be.
 struct Case {
@@ -230,7 +234,8 @@ fn conversions() -> Case {
             x.round_ties_even() as i32 as u32,
             x as i32 as u32,
             x.round_ties_even() as u32,
-            u32::from_le_bytes([bytes[1], bytes[3], bytes[2], bytes[7]].map(|byte| byte)).swap_bytes().swap_bytes(),
+            // prmt with selector 0x7a31: byte 1, byte 3, the sign of byte 2 replicated, byte 7.
+            u32::from_le_bytes([bytes[1], bytes[3], if bytes[2] & 0x80 == 0 { 0 } else { 0xff }, bytes[7]]),
             dot(bits, bits ^ 0x8040_2010),
             ((u64::from(bits) * 0xCD9E_8D57) >> 32) as u32,
             bits.leading_zeros() | (if bits == 0 { 0 } else { bits.trailing_zeros() + 1 }) << 8 | bits.count_ones() << 16,
@@ -238,17 +243,7 @@ fn conversions() -> Case {
             ((u64::from(!bits) << 32 | u64::from(bits)) << (bits & 31) >> 32) as u32,
         ]
     };
-    // prmt with selector 0x7a31: byte 1, byte 3, the sign of byte 2 replicated, byte 7.
-    let permuted = |bits: u32| {
-        let bytes = [bits.to_le_bytes(), (!bits).to_le_bytes()].concat();
-        u32::from_le_bytes([bytes[1], bytes[3], if bytes[2] & 0x80 == 0 { 0 } else { 0xff }, bytes[7]])
-    };
-    let all = |bits: &u32| {
-        let mut words = words(*bits);
-        words[6] = permuted(*bits);
-        words
-    };
-    let expected = Expected::Bits(input.iter().flat_map(all).collect());
+    let expected = Expected::Bits(input.iter().flat_map(|bits| words(*bits)).collect());
     let count = input.len();
     case("conversions", "conformance_conversions", input.clone(), count, expected)
 }
@@ -390,16 +385,18 @@ fn run(case: &Case, device: &Device) -> Vec<u32> {
     input.write(0, bytemuck::cast_slice(&case.input)).unwrap();
     let mut output = device.alloc(4 * case.words).unwrap();
     output.write(0, &vec![0xff; 4 * case.words]).unwrap();
-    let mut params = Vec::new();
-    for address in [input.address().get(), output.address().get(), 0] {
-        params.extend(address.to_ne_bytes());
-    }
-    for value in [case.count as i32, case.mode, 0, 0] {
-        params.extend(value.to_ne_bytes());
-    }
+    let params = ConformanceParams {
+        input: input.address(),
+        output: output.address(),
+        map: Address::NULL,
+        count: case.count as i32,
+        mode: case.mode,
+        x: 0,
+        y: 0,
+    };
     let grid = Grid { blocks: [1, 1, 1], threads: case.threads, shared: case.shared };
-    // SAFETY: the parameters are those of ConformanceParams, with buffers as long as each kernel says.
-    unsafe { device.launch_raw(case.kernel, grid, &params) }.unwrap();
+    // SAFETY: buffers are as long as each kernel says.
+    unsafe { device.launch_raw(case.kernel, grid, bytemuck::bytes_of(&params)) }.unwrap();
     let mut found = vec![0u32; case.words];
     output.read(0, bytemuck::cast_slice_mut(&mut found)).unwrap();
     found

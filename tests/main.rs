@@ -1,6 +1,8 @@
 //! Every promise lowkey makes, a module per promise, in one binary.
 #![allow(missing_docs)]
 
+#[cfg(unix)]
+mod absence;
 mod attention;
 mod cache;
 mod nn;
@@ -30,6 +32,8 @@ mod faults;
 mod kernels;
 #[cfg(feature = "emulator")]
 mod kernels_attention;
+#[cfg(feature = "emulator")]
+mod kernels_bench;
 #[cfg(feature = "emulator")]
 mod kernels_linear;
 #[cfg(feature = "emulator")]

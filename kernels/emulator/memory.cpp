@@ -81,6 +81,10 @@ unsigned char* SharedArena::first_page() const {
     return map_ + size_t(begin_ - map_) / kPage * kPage;
 }
 
+SharedArena::~SharedArena() {
+    if (map_) munmap(map_, kCapacity + kPage);
+}
+
 void SharedArena::resize(size_t bytes) {
     if (!map_) {
         map_ = reinterpret_cast<unsigned char*>(map_pages(kCapacity + kPage));

@@ -271,14 +271,16 @@ impl Backend for Context {
     }
 
     fn launch(&self, stream: RawStream, kernel: usize, grid: Grid, params: &[u8]) -> Result<()> {
-        let function = self.checked(|| Ok(())).and_then(|()| self.modules.function(kernel))?;
+        // A context that is lost says so, and one that is not becomes current for loading.
+        self.checked(|| Ok(()))?;
+        let function = self.modules.function(kernel)?;
         let [x, y, z] = grid.blocks;
         let mut argument = params.as_ptr().cast_mut().cast::<c_void>();
         self.launched(kernel);
         self.checked(|| {
+            let (shared, stream) = (grid.shared as u32, handle(stream));
             // SAFETY: the function takes one struct by value, whose bytes `argument` points to (the driver copies it);
             // `Device::launch` answers for its addresses.
-            let (shared, stream) = (grid.shared as u32, handle(stream));
             unsafe {
                 call!(cuLaunchKernel(function, x, y, z, grid.threads, 1, 1, shared, stream, &mut argument, ptr::null_mut()))
             }?;
