@@ -71,16 +71,8 @@ pub(crate) fn job(compiler: &str, root: &Path, file: &Path, folder: &Path, varia
     let depfile = output.with_extension("d");
     let mut command = vec![compiler.to_owned()];
     // Sums are contracted as nvcc contracts them; lines are known, so that reports name them.
-    const COMMON: [&str; 8] = [
-        "-std=c++17",
-        "-O2",
-        "-g1",
-        "-fPIC",
-        "-ffp-contract=fast",
-        "-fvisibility=hidden",
-        "-Wall",
-        "-Wno-unknown-pragmas",
-    ];
+    const COMMON: [&str; 8] =
+        ["-std=c++17", "-O2", "-g1", "-fPIC", "-ffp-contract=fast", "-fvisibility=hidden", "-Wall", "-Wno-unknown-pragmas"];
     command.extend(COMMON.map(str::to_owned));
     if cfg!(target_arch = "x86_64") {
         command.push("-march=x86-64-v3".to_owned());

@@ -19,6 +19,7 @@ mod memory;
 mod scratch;
 pub mod simd;
 mod stream;
+mod tile_map;
 
 use std::{
     fmt,
@@ -43,6 +44,7 @@ pub use kernel::{Grid, KernelInfo, architectures, kernels};
 pub use memory::{MemoryScope, MemoryUse, Purpose};
 pub use scratch::Scratch;
 pub use stream::{Event, Graph};
+pub use tile_map::TileMap;
 
 use crate::{Error, InputError, Result};
 use backend::{Backend, Host, RawStream};

@@ -18,9 +18,10 @@ use std::{
 use cudarc::driver::sys;
 
 use super::{
-    Device, Grid, Inner, Kind, architectures,
+    Device, Dtype, Grid, Inner, Kind, TileMap, architectures,
     backend::{Backend, Mark, RawStream, Refusal, Replay},
     kernels,
+    tile_map::Tiles,
 };
 use crate::{Error, Result};
 pub use driver::{Driver, driver};
@@ -305,6 +306,35 @@ impl Backend for Context {
         })?;
         self.recent.lock().unwrap_or_else(PoisonError::into_inner).clear();
         Ok(())
+    }
+
+    fn tile_map(&self, tiles: &Tiles) -> Result<TileMap> {
+        let mut map = sys::CUtensorMap { opaque: [0; 16] };
+        let dtype = match tiles.dtype {
+            Dtype::BF16 => sys::CUtensorMapDataType::CU_TENSOR_MAP_DATA_TYPE_BFLOAT16,
+            _ => sys::CUtensorMapDataType::CU_TENSOR_MAP_DATA_TYPE_FLOAT16,
+        };
+        let [rows, columns] = tiles.tile;
+        self.checked(|| {
+            // SAFETY: lists have as many numbers as a matrix has axes (strides one fewer); the address is noted only.
+            unsafe {
+                call!(cuTensorMapEncodeTiled(
+                    &mut map,
+                    dtype,
+                    2,
+                    tiles.address as *mut c_void,
+                    [tiles.columns, tiles.rows].as_ptr(),
+                    [tiles.row_bytes].as_ptr(),
+                    [columns, rows].as_ptr(),
+                    [1, 1].as_ptr(),
+                    sys::CUtensorMapInterleave::CU_TENSOR_MAP_INTERLEAVE_NONE,
+                    sys::CUtensorMapSwizzle::CU_TENSOR_MAP_SWIZZLE_128B,
+                    sys::CUtensorMapL2promotion::CU_TENSOR_MAP_L2_PROMOTION_L2_128B,
+                    sys::CUtensorMapFloatOOBfill::CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE,
+                ))
+            }
+        })?;
+        Ok(TileMap(map.opaque))
     }
 
     fn new_stream(&self) -> Result<RawStream> {

@@ -47,6 +47,7 @@ pub(super) struct Api {
     pub(super) sites: unsafe extern "C" fn(*mut Site, u64) -> u64,
     pub(super) reset_sites: unsafe extern "C" fn(),
     pub(super) trim: unsafe extern "C" fn(),
+    pub(super) tensor_map: unsafe extern "C" fn(*mut c_void, *mut c_void, u32, u64, u64, u64, u32, u32, u32) -> i32,
 }
 
 #[cfg(lowkey_emulator)]

@@ -6,7 +6,10 @@ use super::{
     Site,
     api::{self, Api},
 };
-use crate::{Error, Result};
+use crate::{
+    Error, Result,
+    device::{TileMap, tile_map::Tiles},
+};
 
 /// An emulator and the kernels compiled into it.
 pub(super) struct Library {
@@ -95,6 +98,28 @@ impl Library {
             return Ok(());
         }
         Err(CStr::from_bytes_until_nul(&text).map_or_else(|_| String::new(), |text| text.to_string_lossy().into_owned()))
+    }
+
+    /// A map with tiles swizzled by 128 bytes, or `None` where a GPU would refuse it.
+    pub(super) fn tile_map(&self, tiles: &Tiles) -> Option<TileMap> {
+        let mut map = TileMap([0; 16]);
+        let element = tiles.dtype.bits() as u32 / 8;
+        let [rows, columns] = tiles.tile;
+        // SAFETY: as many bytes are written as a map has; the address is noted and not followed.
+        let done = unsafe {
+            (self.api.tensor_map)(
+                std::ptr::from_mut(&mut map).cast(),
+                tiles.address as *mut _,
+                element,
+                tiles.rows,
+                tiles.columns,
+                tiles.row_bytes,
+                rows,
+                columns,
+                128,
+            )
+        };
+        (done == 0).then_some(map)
     }
 
     pub(super) fn reset_sites(&self) {
