@@ -82,7 +82,9 @@ unsigned char* SharedArena::first_page() const {
 }
 
 SharedArena::~SharedArena() {
-    if (map_) munmap(map_, kCapacity + kPage);
+    if (!map_) return;
+    ASAN_UNPOISON_MEMORY_REGION(map_, kCapacity);  // or what is mapped there next seems poisoned
+    munmap(map_, kCapacity + kPage);
 }
 
 void SharedArena::resize(size_t bytes) {

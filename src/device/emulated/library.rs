@@ -41,7 +41,7 @@ impl Library {
     /// An emulator in a shared library, with the kernels compiled into it.
     pub(super) fn load(path: &Path) -> Result<Self> {
         let refused = |error: libloading::Error| {
-            Error::device(format!("emulator {}: {error}", path.display()), "compile it with tools/emulator")
+            Error::device(format!("emulator {}: {error}", path.display()), "see docs/emulator.md for how one is compiled")
         };
         // SAFETY: loading runs constructors that register kernels and touch nothing else.
         let file = unsafe { libloading::Library::new(path) }.map_err(refused)?;
