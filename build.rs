@@ -14,7 +14,11 @@ mod nvcc;
 #[path = "build/sources.rs"]
 mod sources;
 
-use std::{env, path::PathBuf, process};
+use std::{
+    env, fs,
+    path::{Path, PathBuf},
+    process,
+};
 
 use sources::Source;
 
@@ -36,9 +40,9 @@ fn kernels() -> Result<(), String> {
     let sources = Source::find(&root.join("kernels"))?;
     let images = if wants("CUDA") { nvcc::compile(&root, &out, &sources)? } else { nvcc::Images::none() };
     for (name, text) in sources::handles(&sources) {
-        compile::write(&out.join(format!("{name}.rs")), &text)?;
+        write(&out.join(format!("{name}.rs")), &text)?;
     }
-    compile::write(&out.join("table.rs"), &sources::table(&sources, &images))?;
+    write(&out.join("table.rs"), &sources::table(&sources, &images))?;
     if wants("EMULATOR") {
         link::emulator(&root, &out, &sources)?;
     }
@@ -58,4 +62,12 @@ fn watched(name: &str) -> Option<String> {
 /// How many compilers may run at once.
 fn threads() -> usize {
     env::var("NUM_JOBS").ok().and_then(|jobs| jobs.parse().ok()).unwrap_or(1)
+}
+
+/// Writes a file unless it has this very text, so that its time tells when it changed.
+fn write(path: &Path, text: &str) -> Result<(), String> {
+    if fs::read_to_string(path).is_ok_and(|old| old == text) {
+        return Ok(());
+    }
+    fs::write(path, text).map_err(|error| format!("{}: {error}", path.display()))
 }

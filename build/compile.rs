@@ -72,11 +72,3 @@ pub(crate) fn run(jobs: &[Job], threads: usize) -> Result<(), String> {
     let failures = failures.into_inner().unwrap_or_else(PoisonError::into_inner);
     if failures.is_empty() { Ok(()) } else { Err(failures.join("\n")) }
 }
-
-/// Writes a file unless it has this very text, so that its time tells when it changed.
-pub(crate) fn write(path: &Path, text: &str) -> Result<(), String> {
-    if fs::read_to_string(path).is_ok_and(|old| old == text) {
-        return Ok(());
-    }
-    fs::write(path, text).map_err(|error| format!("{}: {error}", path.display()))
-}

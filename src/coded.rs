@@ -131,12 +131,7 @@ impl Coded {
     /// [`Error::Device`] when the memory is not to be had or a device failed.
     pub fn to_device(&self, device: &Device) -> Result<Self> {
         let side = |side: &Option<Tensor>| side.as_ref().map(|side| side.to_device(device)).transpose();
-        Ok(Self {
-            codes: self.codes.to_device(device)?,
-            scales: side(&self.scales)?,
-            offsets: side(&self.offsets)?,
-            ..*self
-        })
+        Ok(Self { codes: self.codes.to_device(device)?, scales: side(&self.scales)?, offsets: side(&self.offsets)?, ..*self })
     }
 
     /// The device that holds the rows.

@@ -6,7 +6,7 @@ use std::sync::{
     atomic::{AtomicBool, Ordering},
 };
 
-use lowkey::{Device, Dtype, Error, Purpose, Tensor, device::Address, philox::Stream};
+use lowkey::{Device, Dtype, Error, Purpose, Tensor, device::Address, nn, philox::Stream};
 
 use crate::support;
 
@@ -53,6 +53,45 @@ fn views_of_device_memory_are_copied_as_their_indices_say() {
     assert_eq!(moved, view(&here).to_f32_vec().unwrap());
     let error = there.slice::<f32>().unwrap_err().to_string();
     assert!(error.contains(&device.to_string()) && error.contains("to_device"), "{error}");
+}
+
+#[test]
+fn buffers_are_copied_and_cleared_on_their_device() {
+    for device in devices() {
+        let data: Vec<u8> = (0..97).collect();
+        let (mut a, mut b) = (device.alloc(97).unwrap(), device.alloc(59).unwrap());
+        a.write(0, &data).unwrap();
+        b.copy_from(3, &a, 31, 50).unwrap();
+        let mut found = [0xee; 59];
+        b.read(0, &mut found).unwrap();
+        let expected: Vec<u8> = [0; 3].into_iter().chain(31..81).chain([0; 6]).collect();
+        assert_eq!(found[..], expected, "{device}");
+        b.zero().unwrap();
+        b.read(0, &mut found).unwrap();
+        assert_eq!(found, [0; 59], "{device}");
+        assert!(matches!(b.copy_from(10, &a, 0, 50), Err(Error::Shape { .. })));
+        assert!(matches!(b.copy_from(0, &a, usize::MAX, 2), Err(Error::Shape { .. })));
+    }
+    let (mut here, there) = (Device::cpu().alloc(8).unwrap(), support::device().alloc(8).unwrap());
+    assert!(matches!(here.copy_from(0, &there, 0, 8), Err(Error::Device { .. })));
+}
+
+#[test]
+fn a_graph_owns_its_memory_and_runs_as_often_as_asked() {
+    let device = support::device().new_stream().unwrap();
+    let mut x = Tensor::from_slice(&random(1025), &[1025], &device).unwrap();
+    let y = Tensor::from_slice(&vec![0.5f32; 1025], &[1025], &device).unwrap();
+    let graph = device.capture(|| nn::add(&mut x, &y).and_then(|()| nn::add(&mut x, &y))).unwrap();
+    assert_eq!(x.to_f32_vec().unwrap(), random(1025), "captured, not run");
+    let held = device.memory().total.current;
+    drop(y);
+    assert_eq!(device.memory().total.current, held, "the graph holds what it reads");
+    graph.launch().unwrap();
+    graph.launch().unwrap();
+    let expected: Vec<f32> = random(1025).iter().map(|x| x + 0.5 + 0.5 + 0.5 + 0.5).collect();
+    assert_eq!(x.to_f32_vec().unwrap(), expected);
+    drop(graph);
+    assert_eq!(device.memory().total.current, held - 4 * 1025);
 }
 
 #[test]

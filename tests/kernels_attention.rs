@@ -11,12 +11,12 @@ use lowkey::{
     Device, Dtype, Error, Result, Scratch, Tensor,
     attention::{Decoder, Params, Part, Sequence, Side, attend, attend_into, scratch_bytes},
     coded::{Coded, Format},
-    device::{Emulation, kernels},
+    device::Emulation,
     philox::Stream,
     rope::Rope,
 };
 
-use crate::support;
+use crate::support::{self, Against, Family, Maker, Mutation, Scale, agreed};
 
 const THETA: f32 = 10_000.0;
 
@@ -181,51 +181,64 @@ fn distance(a: &[f32], b: impl IntoIterator<Item = f64>) -> f64 {
 }
 
 /// Runs one sequence on a device and holds the result to both bounds.
-fn verify(device: &Device, heads: Heads, parts: &[OwnedPart], params: &Params<'_>, what: &str) {
+fn verify(device: &Device, heads: Heads, parts: &[OwnedPart], params: &Params<'_>, what: &str) -> Vec<f32> {
     let q = heads.query(77, 1);
     let found = attend_on(device, &q, &[parts], params).unwrap();
     let (exact, straightforward) = oracle(heads, &q.to_f32_vec().unwrap(), parts, params);
     let error = distance(&found, exact);
     assert!(error <= 2.0 * straightforward, "{what}: error {error}, straightforward {straightforward}");
+    agreed(device, Against::Oracle);
     let on_cpu = attend(&q, &[sequence(parts)], params).unwrap().to_f32_vec().unwrap();
     let largest = on_cpu.iter().copied().map(f32::abs).fold(0.0, f32::max);
     let apart = distance(&found, on_cpu.iter().copied().map(f64::from));
     assert!(apart <= 1e-4 * f64::from(largest), "{what}: {apart} from the CPU path, largest value {largest}");
+    agreed(device, Against::Cpu);
+    found
 }
 
 fn plain(scale: f32) -> Params<'static> {
     Params { scale, rope: None, keys_rotated: true }
 }
 
-#[test]
-fn every_instantiation_matches_an_f64_oracle_and_the_cpu() {
-    let device = support::device();
+pub(crate) const FAMILY: Family = Family {
+    folder: "attention",
+    compare,
+    // Splits that count alike, whatever their largest scores.
+    mutation: Mutation { file: "attention/combine.cu", from: "share += weight * p.sums[row];", to: "share += p.sums[row];" },
+};
+
+/// head_dim and ranks of keys and values: every bucket, full and partly used.
+const SHAPES: [(u64, usize, usize, usize); 8] = [
+    (1, 16, 16, 5),
+    (2, 32, 16, 32),
+    (3, 32, 7, 31),
+    (4, 48, 48, 33),
+    (5, 64, 3, 64),
+    (6, 80, 65, 72),
+    (7, 128, 1, 128),
+    (8, 128, 127, 24),
+];
+
+fn compare(make: &Maker<'_>, scale: Scale) -> Vec<u8> {
+    let shapes = if scale == Scale::Smallest { &SHAPES[..1] } else { &SHAPES };
+    let mut bytes = Vec::new();
     for format in [Format::BF16, Format::Int8] {
-        for (seed, head_dim, keys, values) in [
-            (1, 16, 16, 5),
-            (2, 32, 16, 32),
-            (3, 32, 7, 31),
-            (4, 48, 48, 33),
-            (5, 64, 3, 64),
-            (6, 80, 65, 72),
-            (7, 128, 1, 128),
-            (8, 128, 127, 24),
-        ] {
+        for &(seed, head_dim, keys, values) in shapes {
             let heads = Heads { heads: 4, kv_heads: 2, head_dim };
+            let rope = heads.rope();
+            // More tiles of 64 tokens than there are buffers, parts with and without decoders, K and V of unlike ranks.
             let parts = [
                 heads.part(10 * seed, 5, format, None),
-                heads.part(10 * seed + 1, 59, format, Some((keys, values))),
+                heads.part(10 * seed + 1, 259, format, Some((keys, values))),
                 heads.part(10 * seed + 2, 97, format, Some((values, keys))),
                 heads.part(10 * seed + 3, 30, format, None),
             ];
+            let params = Params { scale: 0.3, rope: (seed % 2 == 0).then_some(&rope), keys_rotated: true };
             let what = format!("{format}, head_dim {head_dim}, ranks {keys} and {values}");
-            verify(&device, heads, &parts, &plain(0.3), &what);
+            bytes.extend(bits(&verify(&make(), heads, &parts, &params, &what)).iter().flat_map(|bits| bits.to_ne_bytes()));
         }
     }
-    let launched = device.launched();
-    for kernel in kernels().iter().filter(|kernel| kernel.source.starts_with("attention/")) {
-        assert!(launched.iter().any(|(name, _)| *name == kernel.name), "{} was not launched", kernel.name);
-    }
+    bytes
 }
 
 #[test]
@@ -374,17 +387,18 @@ fn what_a_device_cannot_do_is_an_error_that_says_so() {
     assert!(matches!(elsewhere, Err(Error::Device { .. })), "{elsewhere:?}");
 }
 
+/// Not a promise that a test can hold: how long the emulator takes is printed (`--nocapture`).
 #[test]
-fn a_small_decode_is_emulated_in_150_milliseconds() {
+fn the_time_of_a_small_emulated_decode_is_printed() {
     let device = support::device();
     let heads = Heads { heads: 4, kv_heads: 4, head_dim: 64 };
     let parts = to_device(&[heads.part(1, 256, Format::BF16, None)], &device);
     let q = heads.query(1, 1).to_device(&device).unwrap();
     let timed = |_| {
         let start = Instant::now();
-        attend(&q, &[sequence(&parts)], &plain(0.125)).unwrap().to_f32_vec().unwrap();
-        start.elapsed().as_millis()
+        assert_eq!(attend(&q, &[sequence(&parts)], &plain(0.125)).unwrap().to_f32_vec().unwrap().len(), 256);
+        start.elapsed().as_secs_f64() * 1e3
     };
-    let best = (0..5).map(timed).min();
-    assert!(best < Some(150), "{best:?} ms");
+    let best = (0..5).map(timed).fold(f64::INFINITY, f64::min);
+    println!("4 heads x 256 tokens x 64 on {device}: {best:.2} ms");
 }

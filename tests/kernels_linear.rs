@@ -2,14 +2,9 @@
 //!
 //! Arithmetic is f32 whatever the dtype of the factors, so one bound serves all: 64 eps of the sum of magnitudes.
 
-use lowkey::{
-    Device, Dtype, Error, Scratch, Tensor,
-    device::{Emulation, kernels},
-    linear,
-    philox::Stream,
-};
+use lowkey::{Device, Dtype, Error, Scratch, Tensor, device::Emulation, linear, philox::Stream};
 
-use crate::support;
+use crate::support::{self, Against, Family, Maker, Mutation, Scale, agreed};
 
 const DTYPES: [Dtype; 3] = [Dtype::F32, Dtype::F16, Dtype::BF16];
 
@@ -68,30 +63,49 @@ fn bits(x: &[f32]) -> Vec<u32> {
     x.iter().map(|x| x.to_bits()).collect()
 }
 
-#[test]
-fn every_instantiation_matches_an_f64_oracle_and_the_cpu() {
-    let device = support::device();
-    let sizes = [[1, 1, 1], [59, 7, 97], [1025, 16, 5], [97, 111, 59], [64, 8, 64], [2056, 3, 9]];
+pub(crate) const FAMILY: Family = Family {
+    folder: "linear",
+    compare,
+    mutation: Mutation {
+        file: "linear/factorized.cu",
+        from: "for (int other = 1; other < SHARE; other++)",
+        to: "for (int other = 1; other < SHARE - 1; other++)",
+    },
+};
+
+/// [k, r, n] and rows: odd, aligned to vectors, longer than a block's stride; more rows than one launch takes.
+const SIZES: [([usize; 3], usize); 6] =
+    [([59, 7, 97], 3), ([1, 1, 1], 1), ([1025, 16, 5], 8), ([97, 111, 59], 9), ([64, 8, 64], 17), ([2056, 3, 9], 2)];
+
+fn compare(make: &Maker<'_>, scale: Scale) -> Vec<u8> {
+    let sizes = if scale == Scale::Smallest { &SIZES[..1] } else { &SIZES };
+    let mut bytes = Vec::new();
     for (dtype, seed) in DTYPES.into_iter().zip(1..) {
-        for (size, rows) in sizes.into_iter().zip([1, 3, 8, 9, 17, 2]) {
+        for &(size, rows) in sizes {
+            let device = make();
             let layer = Layer::random(seed, size, dtype, rows % 2 == 1);
             let x = normal(seed + 9, &[rows, size[0]], Dtype::F32);
             let found = layer.apply(&x, &device);
-            let on_cpu = layer.apply(&x, &Device::cpu());
             let expected = layer.oracle(&x);
             assert_eq!(found.len(), expected.len());
-            for ((found, on_cpu), (exact, size_of_sum)) in found.iter().zip(&on_cpu).zip(expected) {
-                let bound = 64.0 * f64::from(f32::EPSILON) * size_of_sum;
-                for y in [found, on_cpu] {
+            let within = |y: &[f32]| {
+                for (y, (exact, size_of_sum)) in y.iter().zip(&expected) {
+                    let bound = 64.0 * f64::from(f32::EPSILON) * size_of_sum;
                     assert!((f64::from(*y) - exact).abs() <= bound, "{dtype} {size:?}, {rows} rows: {y}, expected {exact}");
                 }
+            };
+            within(&found);
+            agreed(&device, Against::Oracle);
+            let on_cpu = layer.apply(&x, &Device::cpu());
+            within(&on_cpu);
+            for ((a, b), (_, size_of_sum)) in found.iter().zip(&on_cpu).zip(&expected) {
+                assert!((a - b).abs() <= 64.0 * f32::EPSILON * *size_of_sum as f32, "{dtype} {size:?}: {a} and on the CPU {b}");
             }
+            agreed(&device, Against::Cpu);
+            bytes.extend(bits(&found).iter().flat_map(|bits| bits.to_ne_bytes()));
         }
     }
-    let launched = device.launched();
-    for kernel in kernels().iter().filter(|kernel| kernel.source.starts_with("linear/")) {
-        assert!(launched.iter().any(|(name, _)| *name == kernel.name), "{} was not launched", kernel.name);
-    }
+    bytes
 }
 
 #[test]

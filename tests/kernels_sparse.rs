@@ -1,4 +1,4 @@
-//! The kernels of masks: every bit is that of a stable sort and of the CPU path, under every schedule.
+//! The kernels of masks: every bit is that of a stable sort and of the CPU path.
 
 use lowkey::{
     Device, Dtype, Error, Scratch, Tensor,
@@ -8,97 +8,114 @@ use lowkey::{
 
 use crate::{
     sparse::{FLOATS, KINDS, expected, packed, poisoned, scopes, scores, strided, strided_on},
-    support,
+    support::{self, Against, Family, Maker, Mutation, Scale, agreed, emulate},
 };
 
-fn emulate(schedule: u64, architecture: u32) -> Device {
-    Device::emulate(Emulation { schedule, architecture, threads: 2, ..Emulation::default() }).unwrap()
+pub(crate) const FAMILY: Family = Family {
+    folder: "sparse",
+    compare,
+    mutation: Mutation {
+        file: "sparse/pattern.cu",
+        from: "larger[j] += keys[j] <= keys[i];",
+        to: "larger[j] += keys[j] < keys[i];",
+    },
+};
+
+fn compare(make: &Maker<'_>, scale: Scale) -> Vec<u8> {
+    // More rows than the block that adds up their ties has threads.
+    let mut shapes = vec![(2, 97), (300, 3)];
+    let mut dtypes = vec![Dtype::F32, Dtype::F16];
+    if scale == Scale::Every {
+        shapes.extend([(1, 1), (5, 59), (2, 1025)]);
+        dtypes.push(Dtype::BF16);
+    }
+    let mut bytes = Vec::new();
+    for (rows, cols) in shapes {
+        for dtype in dtypes.iter().copied() {
+            let patterns = [Scope::Pattern { n: 2, m: 4 }, Scope::Pattern { n: 4, m: 8 }];
+            let shares = [Scope::Row { keep: cols / 3 }, Scope::Tensor { keep: rows * cols / 3 }];
+            for scope in patterns.into_iter().chain(shares) {
+                bytes.extend(compare_mask(&make(), "ties", [rows, cols], dtype, scope));
+            }
+            bytes.extend(compare_application(&make(), [rows, cols], 3, dtype));
+        }
+    }
+    bytes
 }
 
-/// The bytes of the mask that a device makes over poisoned memory.
-fn mask_on(device: &Device, values: &[f32], cols: usize, gap: usize, dtype: Dtype, scope: Scope) -> Vec<i8> {
-    let tensor = strided_on(device, values, cols, gap, dtype);
-    let rows = values.len() / cols;
-    let bits = Tensor::from_slice(&vec![-1i8; poisoned(rows, cols).bits().len()], poisoned(rows, cols).bits().shape(), device);
-    let mut mask = Mask::from_bits(bits.unwrap(), cols).unwrap();
+/// The bytes of the mask that a device makes over poisoned memory, which are those of a stable sort and of the CPU.
+fn compare_mask(device: &Device, kind: &str, [rows, cols]: [usize; 2], dtype: Dtype, scope: Scope) -> Vec<u8> {
+    let values = scores(kind, rows, cols);
+    let here = strided(&values, cols, 0, dtype);
+    let mut mask = poisoned(rows, cols).to_device(device).unwrap();
     let bytes = sparse::scratch_bytes(rows, cols, scope, device);
     let mut scratch = Scratch::with_bytes(device, bytes).unwrap();
-    sparse::mask_into(&mut mask, &tensor, scope, &mut scratch).unwrap();
+    sparse::mask_into(&mut mask, &strided_on(device, &values, cols, 3, dtype), scope, &mut scratch).unwrap();
     assert_eq!(scratch.bytes(), bytes, "{scope:?}");
-    mask.bits().to_vec().unwrap()
+    let found = mask.bits().to_vec::<i8>().unwrap();
+    let oracle = packed(&expected(&here.to_f32_vec().unwrap(), cols, scope), cols);
+    assert!(found == oracle, "{kind} {rows}x{cols} {dtype} {scope:?}: not as a sort");
+    agreed(device, Against::Oracle);
+    let cpu = sparse::mask(&here, scope).unwrap().bits().to_vec::<i8>().unwrap();
+    assert!(found == cpu, "{kind} {rows}x{cols} {dtype} {scope:?}: not as the CPU");
+    agreed(device, Against::Cpu);
+    found.into_iter().map(|byte| byte as u8).collect()
 }
 
-fn assert_exact(device: &Device, kind: &str, rows: usize, cols: usize, dtype: Dtype) {
-    let values = scores(kind, rows, cols);
-    let cpu = strided(&values, cols, 0, dtype);
-    let rounded = cpu.to_f32_vec().unwrap();
-    for scope in scopes(rows, cols) {
-        let found = mask_on(device, &values, cols, 3, dtype, scope);
-        assert_eq!(found, packed(&expected(&rounded, cols, scope), cols), "{kind} {rows}x{cols} {dtype} {scope:?}");
-        assert_eq!(found, sparse::mask(&cpu, scope).unwrap().bits().to_vec::<i8>().unwrap(), "{kind} {scope:?}");
-    }
+/// The bytes of masked weights, which are those that the mask keeps, and zeros.
+fn compare_application(device: &Device, [rows, cols]: [usize; 2], gap: usize, dtype: Dtype) -> Vec<u8> {
+    let odd = [f32::NAN, f32::INFINITY, -0.0, 1e-42, 3.5, -2.25, 1e5];
+    let weights: Vec<f32> = (0..rows * cols).map(|i| odd[i % odd.len()]).collect();
+    let (scope, here) = (Scope::Row { keep: cols / 2 }, strided(&weights, cols, gap, dtype));
+    let chosen = strided(&scores("normal", rows, cols), cols, 0, dtype);
+    let mask = sparse::mask(&chosen, scope).unwrap();
+    let mut out = strided(&vec![f32::NAN; rows * cols], cols, 0, dtype).contiguous().unwrap().to_device(device).unwrap();
+    let there = strided_on(device, &weights, cols, gap, dtype);
+    sparse::apply_into(&mut out, &there, &mask.to_device(device).unwrap()).unwrap();
+    let bits = |t: &Tensor| t.to_f32_vec().unwrap().into_iter().map(f32::to_bits).collect::<Vec<_>>();
+    let kept = expected(&chosen.to_f32_vec().unwrap(), cols, scope);
+    let oracle: Vec<u32> = bits(&here).iter().zip(&kept).map(|(x, kept)| if *kept { *x } else { 0 }).collect();
+    let found = bits(&out);
+    assert!(found == oracle, "{rows}x{cols}+{gap} {dtype}: not what the mask keeps");
+    agreed(device, Against::Oracle);
+    assert!(found == bits(&sparse::apply(&here, &mask).unwrap()), "{rows}x{cols}+{gap} {dtype}: not as the CPU");
+    agreed(device, Against::Cpu);
+    found.iter().flat_map(|bits| bits.to_ne_bytes()).collect()
 }
 
 #[test]
-fn masks_of_a_device_equal_a_stable_sort_and_the_cpu() {
+fn masks_of_a_device_are_exact_whatever_the_scores() {
     let device = support::device();
+    let assert_exact = |kind: &str, [rows, cols]: [usize; 2], dtype: Dtype| {
+        for scope in scopes(rows, cols) {
+            compare_mask(&device, kind, [rows, cols], dtype, scope);
+        }
+    };
     for kind in KINDS {
-        for (rows, cols) in [(1, 1), (5, 59), (3, 97), (2, 1025)] {
-            FLOATS.iter().for_each(|dtype| assert_exact(&device, kind, rows, cols, *dtype));
+        for shape in [[1, 1], [5, 59], [3, 97], [2, 1025]] {
+            FLOATS.iter().for_each(|dtype| assert_exact(kind, shape, *dtype));
         }
     }
-    assert_exact(&device, "normal", 2, 4097, Dtype::F32);
-    assert_exact(&device, "ties", 300, 33, Dtype::F16);
+    assert_exact("normal", [2, 4097], Dtype::F32);
+    assert_exact("ties", [300, 33], Dtype::F16);
 }
 
-/// A row that does not fit shared memory, and more columns than one block counts.
+/// Rows that do not fit shared memory, and more columns than one block counts.
 #[test]
 fn long_rows_are_read_again_and_again() {
-    let device = support::device();
-    let cols = (1 << 16) + 35;
-    for kind in ["normal", "ties"] {
-        let values = scores(kind, 1, cols);
-        for scope in [Scope::Row { keep: cols / 3 }, Scope::Tensor { keep: cols / 2 }, Scope::Pattern { n: 2, m: 4 }] {
-            let found = mask_on(&device, &values, cols, 0, Dtype::F32, scope);
-            assert_eq!(found, packed(&expected(&values, cols, scope), cols), "{kind} {scope:?}");
-        }
+    let shape = [1, (1 << 16) + 35];
+    for scope in [Scope::Row { keep: 20_000 }, Scope::Tensor { keep: 30_000 }, Scope::Pattern { n: 2, m: 4 }] {
+        compare_mask(&support::device(), "normal", shape, Dtype::F32, scope);
+        compare_mask(&support::device(), "ties", shape, Dtype::BF16, scope);
     }
 }
 
+/// Lengths and gaps with rows that are aligned for vector loads and rows that are not.
 #[test]
-fn masks_do_not_depend_on_the_schedule() {
-    let (rows, cols) = (4, 1025);
-    for dtype in [Dtype::F32, Dtype::BF16] {
-        let values = scores("ties", rows, cols);
-        for scope in [Scope::Row { keep: 500 }, Scope::Tensor { keep: 1999 }, Scope::Pattern { n: 4, m: 8 }] {
-            let oracle = packed(&expected(&strided(&values, cols, 0, dtype).to_f32_vec().unwrap(), cols, scope), cols);
-            for (schedule, architecture) in (0..10).zip([80, 90, 100, 120].into_iter().cycle()) {
-                let found = mask_on(&emulate(schedule, architecture), &values, cols, 1, dtype, scope);
-                assert_eq!(found, oracle, "schedule {schedule} {dtype} {scope:?}");
-            }
-        }
-    }
-}
-
-#[test]
-fn applying_a_mask_on_a_device_keeps_bits_and_writes_zeros() {
-    // Lengths and gaps with rows that are aligned for vector loads and rows that are not.
-    for (rows, cols, gap) in [(1, 1, 0), (4, 59, 5), (3, 97, 0), (6, 96, 0), (6, 96, 1), (5, 1025, 7), (7, 1024, 0)] {
+fn masks_are_applied_to_rows_at_any_address() {
+    for (shape, gap) in [([1, 1], 0), ([4, 59], 5), ([3, 97], 0), ([6, 96], 0), ([6, 96], 1), ([5, 1025], 7), ([7, 1024], 0)] {
         for dtype in FLOATS {
-            for schedule in [0, 1, 2] {
-                let device = emulate(schedule, 90);
-                let odd = [f32::NAN, f32::INFINITY, -0.0, 1e-42, 3.5, -2.25, 1e5];
-                let weights: Vec<f32> = (0..rows * cols).map(|i| odd[i % odd.len()]).collect();
-                let mask = sparse::mask(&strided(&scores("normal", rows, cols), cols, 0, dtype), Scope::Row { keep: cols / 2 });
-                let mask = mask.unwrap();
-                let here = sparse::apply(&strided(&weights, cols, gap, dtype), &mask).unwrap();
-                let poison = vec![f32::NAN; rows * cols];
-                let mut out = strided(&poison, cols, 0, dtype).to_device(&device).unwrap();
-                let there = strided_on(&device, &weights, cols, gap, dtype);
-                sparse::apply_into(&mut out, &there, &mask.to_device(&device).unwrap()).unwrap();
-                let bits = |t: &Tensor| t.to_f32_vec().unwrap().into_iter().map(f32::to_bits).collect::<Vec<_>>();
-                assert_eq!(bits(&out), bits(&here), "{rows}x{cols}+{gap} {dtype} schedule {schedule}");
-            }
+            compare_application(&support::device(), shape, gap, dtype);
         }
     }
 }
@@ -115,7 +132,7 @@ fn a_device_names_the_first_nan() {
             [Scope::Row { keep: 3 }, Scope::Pattern { n: 2, m: 4 }, Scope::Tensor { keep: 9 }, Scope::Tensor { keep: 0 }]
         {
             for schedule in 0..4 {
-                let device = emulate(schedule, 80);
+                let device = emulate(&Emulation { schedule, threads: 2, ..Emulation::default() });
                 let error = sparse::mask(&strided_on(&device, &values, cols, 1, dtype), scope).unwrap_err();
                 assert!(matches!(error, Error::Numeric { .. }), "{error}");
                 assert!(error.to_string().contains("row 5, column 77 is NaN"), "{scope:?}: {error}");

@@ -103,7 +103,8 @@ fn a_case_pasted_as_only_runs_exactly_that_case_again() {
     let tolerance = ["svd", "--batch", "2", "--rows", "64", "--cols", "17", "--tolerance", "0.25"];
     let attention = ["attention", "--heads", "6/2", "--head-dim", "16", "--context", "97", "--batch", "3", "--rank", "4/8"];
     let attention = [&attention[..], &["--latent", "int4", "--window", "0", "--sinks", "3", "--block", "32"]].concat();
-    for args in [&svd[..], &tolerance, &attention] {
+    let mask = ["mask", "--rows", "59", "--cols", "97", "--density", "0.3", "--scope", "row,tensor,2:4", "--dtype", "bf16"];
+    for args in [&svd[..], &tolerance, &attention, &mask] {
         let first = json_of(&kvbench(&[args, &["--quick", "--format", "json"]].concat()));
         assert!(!rows(&first).is_empty(), "{first:#}");
         for row in rows(&first) {
@@ -115,6 +116,25 @@ fn a_case_pasted_as_only_runs_exactly_that_case_again() {
             }
         }
     }
+}
+
+#[test]
+fn masks_keep_what_their_density_and_scope_say() {
+    let args = ["mask", "--rows", "64", "--cols", "100", "--density", "0.25,0.5", "--scope", "row,tensor,1:4", "--quick"];
+    let document = json_of(&kvbench(&[&args[..], &["--dtype", "f32", "--format", "json"]].concat()));
+    let found: Vec<(&str, f64)> = rows(&document)
+        .iter()
+        .map(|row| (row["params"]["scope"].as_str().unwrap(), row["figures"]["density"].as_f64().unwrap()))
+        .collect();
+    assert_eq!(found, [("row", 0.25), ("row", 0.5), ("tensor", 0.25), ("tensor", 0.5), ("1:4", 0.25)]);
+    for row in rows(&document) {
+        assert_row_keeps_the_contract(row);
+        assert_eq!(row["error"]["wrong_bits"], 0.0);
+        assert_eq!(row["bytes"], 64 * 100 * 4 + 64 * 16);
+        assert!(row["baseline"]["ratio"].as_f64().unwrap() > 0.0);
+    }
+    let table = String::from_utf8(kvbench(&args).stdout).unwrap();
+    assert!(["scope", "kept", "25.0%", "a sort of magnitudes"].iter().all(|word| table.contains(word)), "{table}");
 }
 
 #[test]
@@ -224,13 +244,16 @@ fn bad_use_is_one_error_line_and_exit_code_2() {
     refused(&kvbench(&["svd", "--dtype", "f64"]), &["--dtype", "f32, f16, bf16"]);
     refused(&kvbench(&["attention", "--latent", "int3"]), &["--latent", "int3", "int4"]);
     refused(&kvbench(&["attention", "--heads", "32/0"]), &["--heads", "32/0"]);
+    refused(&kvbench(&["mask", "--scope", "row,5:4"]), &["--scope", "row,5:4", "N:M"]);
+    refused(&kvbench(&["mask", "--score", "luck"]), &["--score", "luck", "magnitude"]);
+    refused(&kvbench(&["mask", "--density", "0"]), &["--density", "between 0 and 1"]);
     refused(&kvbench(&["--only", "svd:rank"]), &["--only", "rank"]);
-    refused(&kvbench(&["--only", "fft:n=8"]), &["--only", "svd or attention"]);
+    refused(&kvbench(&["--only", "fft:n=8"]), &["--only", "svd, attention or mask"]);
     refused(&kvbench(&["--only", "svd:data=power,batch=1,rows=4,cols=4,seed=0,dtype=f32,rank=2,speed=9"]), &["speed"]);
     refused(&kvbench(&["--nonsense"]), &["--nonsense"]);
     refused(&kvbench(&["fly"]), &["fly"]);
     refused(&kvbench(&["svd", "--input", "/nonexistent.safetensors"]), &["/nonexistent.safetensors"]);
-    refused(&kvbench(&["attention", "--input", "/nonexistent.safetensors"]), &["--input", "svd takes files"]);
+    refused(&kvbench(&["attention", "--input", "/nonexistent.safetensors"]), &["--input", "svd and mask take files"]);
     let split = kvbench(&["svd", "--input", "/nonexistent\nerror: more.safetensors"]);
     refused(&split, &["/nonexistent\\nerror: more.safetensors"]);
     assert_eq!(split.stderr.iter().filter(|b| **b == b'\n').count(), 1);
@@ -240,8 +263,8 @@ fn bad_use_is_one_error_line_and_exit_code_2() {
 
 #[test]
 fn a_gpu_that_is_not_there_is_one_line_and_exit_code_2() {
-    let output = kvbench(&["--device", "cuda:0"]);
-    refused(&output, &["cuda:0"]);
+    let output = kvbench(&["--device", "cuda:99999"]);
+    refused(&output, &["cuda:99999"]);
     assert_eq!(String::from_utf8(output.stderr).unwrap().lines().count(), 1);
 }
 
@@ -443,7 +466,11 @@ fn doctor_names_each_gap_and_its_remedy() {
         assert_eq!(finding["state"] == "gap", finding["remedy"].is_string(), "{finding}");
     }
     assert!(find("models")["remedy"].as_str().unwrap().contains("LOWKEY_MODELS"));
-    assert!(find("kernels")["found"].as_str().unwrap().contains("no CUDA kernels"));
+    let kernels = find("kernels")["found"].as_str().unwrap();
+    assert!(kernels.contains("kernels for sm_") || kernels.contains("none for GPUs"), "{kernels}");
+    for what in ["gpu", "emulator"] {
+        assert!(!find(what)["found"].as_str().unwrap().is_empty());
+    }
     let text = String::from_utf8(kvbench(&["doctor"]).stdout).unwrap();
     assert!(text.contains("gap  models") && text.contains("-> "), "{text}");
 }
@@ -494,7 +521,7 @@ impl Case for Fake {
 fn measured(verdict: Result<Verdict, &'static str>) -> (lowkey::report::Row, Vec<Side>) {
     let mut fake = Fake { verdict, calls: Vec::new() };
     let limits = timing::Limits::quick();
-    let row = measure(&mut fake, "cpu", &limits, &roofline::Limits::of(1e9, 1e9)).unwrap();
+    let row = measure(&mut fake, &Device::cpu(), &limits, &roofline::Limits::of(1e9, 1e9)).unwrap();
     (row, fake.calls)
 }
 

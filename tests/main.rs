@@ -1,6 +1,8 @@
 //! Every promise lowkey makes, a module per promise, in one binary.
 #![allow(missing_docs)]
 
+#[cfg(unix)]
+mod absence;
 mod attention;
 mod cache;
 mod nn;
@@ -18,14 +20,20 @@ mod compile;
 #[path = "../build/emulator.rs"]
 mod emulator;
 
+#[cfg(feature = "emulator")]
+mod conformance;
 #[cfg(all(feature = "emulator", feature = "cuda"))]
 mod cuda;
 #[cfg(feature = "emulator")]
 mod device;
 #[cfg(feature = "emulator")]
+mod faults;
+#[cfg(feature = "emulator")]
 mod kernels;
 #[cfg(feature = "emulator")]
 mod kernels_attention;
+#[cfg(feature = "emulator")]
+mod kernels_bench;
 #[cfg(feature = "emulator")]
 mod kernels_linear;
 #[cfg(feature = "emulator")]
@@ -44,6 +52,8 @@ mod model;
 #[cfg(feature = "model")]
 mod tokenizer;
 
+#[cfg(feature = "cli")]
+mod kernel_report;
 #[cfg(feature = "cli")]
 mod kvbench;
 #[cfg(feature = "cli")]

@@ -21,13 +21,11 @@ constexpr int STAGES = 2;   // tiles in flight
 // One side, keys or values, of a segment's head.
 template <class Code> struct Rows {
     const Code* codes;
-    const f16* scales;
     int rank;
     bool whole;    // rows are made of aligned 16-byte pieces
 
-    __device__ Rows(const void* all, const void* all_scales, int64_t capacity, int rank, int head)
+    __device__ Rows(const void* all, int64_t capacity, int rank, int head)
         : codes(static_cast<const Code*>(all) + head * capacity * rank),
-          scales(all_scales ? static_cast<const f16*>(all_scales) + head * capacity : nullptr),
           rank(rank),
           whole(rank * sizeof(Code) % 16 == 0 && reinterpret_cast<uintptr_t>(codes) % 16 == 0) {}
 };
@@ -69,7 +67,7 @@ __device__ __forceinline__ void load(Code* tile, const Rows<Code>& rows, int fir
     constexpr int PIECE = 16 / sizeof(Code);
     const int lane = threadIdx.x % 32;
     if (rows.whole) {
-#pragma unroll 2
+#pragma unroll 1
         for (int i = lane; i < TILE * RANK / PIECE; i += 32) {
             const int row = i / (RANK / PIECE), column = i % (RANK / PIECE) * PIECE;
             const bool held = first + row < end && column < rows.rank;
@@ -98,7 +96,7 @@ template <int RANK> __device__ __forceinline__ const bf16* ready(Tiles<bf16, RAN
 }
 
 template <int RANK> __device__ __forceinline__ const bf16* ready(Tiles<int8_t, RANK>& tiles, int stage) {
-#pragma unroll 2
+#pragma unroll 1
     for (int i = threadIdx.x % 32; i < TILE * RANK / 8; i += 32) {
         const int row = i / (RANK / 8), column = i % (RANK / 8) * 8;
         const uint2 codes = *reinterpret_cast<const uint2*>(tiles.arriving[stage] + row * RANK + column);
@@ -187,12 +185,11 @@ __device__ __forceinline__ void multiply(float (&logits)[4], const uint32_t (&qu
     for (int i = 0; i < 4; i++) logits[i] = products[i / 2][i % 2] + products[i / 2][i % 2 + 2];
 }
 
-// Lanes 0 to 15 read the scales of the tile's keys, the others those of its values.
-template <class Code>
-__device__ __forceinline__ float load_scale(const Rows<Code>& keys, const Rows<Code>& values, int first, int end) {
-    if (sizeof(Code) != 1) return 1.f;
-    const int lane = threadIdx.x % 32, token = first + lane % 16;
-    return token < end ? to_float((lane < 16 ? keys.scales : values.scales)[token]) : 0.f;
+// Where a lane reads scales: lanes 0 to 15 those of a tile's keys, the others those of its values.
+__device__ __forceinline__ const f16* lane_scales(const Segment& segment, int head) {
+    const int lane = threadIdx.x % 32;
+    const int64_t row = head * (lane < 16 ? segment.key_capacity : segment.value_capacity) + lane % 16;
+    return static_cast<const f16*>(lane < 16 ? segment.key_scales : segment.value_scales) + row;
 }
 
 // Writes what the block's warps found, in the order of the warps.
@@ -227,8 +224,8 @@ template <class Code, int RANK> __device__ __forceinline__ void decode(const Dec
     const int first_head = kv_head * group + chunk * HEADS, heads = min(HEADS, group - chunk * HEADS);
     const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
 
-    const Rows<Code> keys(segment.keys, segment.key_scales, segment.key_capacity, segment.key_rank, kv_head);
-    const Rows<Code> values(segment.values, segment.value_scales, segment.value_capacity, segment.value_rank, kv_head);
+    const Rows<Code> keys(segment.keys, segment.key_capacity, segment.key_rank, kv_head);
+    const Rows<Code> values(segment.values, segment.value_capacity, segment.value_rank, kv_head);
     WarpShared<Code, RANK>& tiles = reinterpret_cast<WarpShared<Code, RANK>*>(memory)[warp];
     const int end = split.first + split.tokens;
     int first = split.first + warp * TILE;
@@ -244,7 +241,9 @@ template <class Code, int RANK> __device__ __forceinline__ void decode(const Dec
     const int64_t query_row = int64_t(split.segment) * p.n_heads + first_head;
     uint32_t query[RANK / 16][4];
     load_query<RANK>(query, p.absorbed + query_row * p.width, heads, p.width);
-    float scale = load_scale(keys, values, first, end);
+    const f16* scales = sizeof(Code) == 1 ? lane_scales(segment, kv_head) : nullptr;
+    auto load_scale = [&](int first) { return scales && first + lane % 16 < end ? to_float(scales[first]) : 0.f; };
+    float scale = load_scale(first);
     State<RANK> state;
     for (int stage = 0; first < end; stage ^= 1, first += WARPS * TILE) {
         start(stage ^ 1, first + WARPS * TILE);
@@ -252,8 +251,8 @@ template <class Code, int RANK> __device__ __forceinline__ void decode(const Dec
         __syncwarp();
         const bf16* key_tile = ready<RANK>(tiles.keys, stage);
         const bf16* value_tile = ready<RANK>(tiles.values, stage);
-        const float next_scale = load_scale(keys, values, first + WARPS * TILE, end);
-        if (sizeof(Code) == 1) __syncwarp();
+        const float next_scale = load_scale(first + WARPS * TILE);
+        if (sizeof(Code) == 1) __syncwarp();    // converted tiles are read by other lanes, and copies overwrite codes
 
         float logits[4], value_scales[4] = {1.f, 1.f, 1.f, 1.f};
         multiply<RANK>(logits, query, key_tile);
@@ -268,9 +267,8 @@ template <class Code, int RANK> __device__ __forceinline__ void decode(const Dec
         }
         state.take(logits, value_scales, value_tile);
         scale = next_scale;
-        __syncwarp();    // the next copy overwrites this tile
+        if (sizeof(Code) != 1) __syncwarp();    // the next copy overwrites this tile
     }
-    cp_async_wait<0>();
 
     state.sum += __shfl_xor_sync(0xffffffffu, state.sum, 1);
     state.sum += __shfl_xor_sync(0xffffffffu, state.sum, 2);

@@ -1,4 +1,3 @@
-/* What the attention kernels are given. Tables of segments and splits lie in device memory. */
 #pragma once
 #include <stdint.h>
 
@@ -78,3 +77,7 @@ struct CombineParams {
     int32_t head_dim;
     int32_t width;
 };
+
+#ifdef __cplusplus
+#include "layout.h"
+#endif

@@ -9,6 +9,21 @@
     extern "C" __global__ void __launch_bounds__(threads) name(const __grid_constant__ Params p)
 // Dynamic shared memory: a pointer to bytes, aligned to 128.
 #define DYN_SMEM(name) extern __shared__ __align__(128) unsigned char name[]
+
+// Barrier `id`, 1 to 15, of `threads`, whole warps, of the block: syncing threads wait for all that sync or arrive.
+__device__ __forceinline__ void barrier_sync(int id, int threads) {
+    asm volatile("bar.sync %0, %1;" ::"r"(id), "r"(threads) : "memory");
+}
+__device__ __forceinline__ void barrier_arrive(int id, int threads) {
+    asm volatile("bar.arrive %0, %1;" ::"r"(id), "r"(threads) : "memory");
+}
+#else
+inline void barrier_sync(int id, int threads, EMULATOR_SITE) {
+    emulator::barrier_sync(id, threads, site);
+}
+inline void barrier_arrive(int id, int threads, EMULATOR_SITE) {
+    emulator::barrier_arrive(id, threads, site);
+}
 #endif
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>

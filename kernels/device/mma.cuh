@@ -1,9 +1,9 @@
 // Tensor-core products of a warp, and their fragments' way from shared memory.
 //
-// A fragment of m16n8k16: with g = lane / 4 and t = lane % 4, a holds rows g, g + 8, g, g + 8 at columns 2t, 2t, 2t + 8,
-// 2t + 8 (and the next), b holds rows 2t and 2t + 8 (and the next) of column g, d holds rows g, g, g + 8, g + 8 at columns
-// 2t, 2t + 1, 2t, 2t + 1. Rows of shared memory given to ldmatrix are 16 aligned bytes; lane i gives row i % 8 of
-// matrix i / 8.
+// A fragment of m16n8k16: with g = lane / 4 and t = lane % 4, a holds rows g, g + 8, g, g + 8 at columns 2t, 2t, 2t +
+// 8, 2t + 8 (and the next), b holds rows 2t and 2t + 8 (and the next) of column g, d holds rows g, g, g + 8, g + 8 at
+// columns 2t, 2t + 1, 2t, 2t + 1. Rows of shared memory given to ldmatrix are 16 aligned bytes; lane i gives row i % 8
+// of matrix i / 8.
 #pragma once
 #include "copy.cuh"
 
@@ -65,6 +65,22 @@ __device__ __forceinline__ void mma_m16n8k8_tf32(float (&d)[4], const uint32_t (
                  : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
                  : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 }
+// a [16, 32] keeps two of every four elements of a row, packed as for m16n8k16; b [32, 8] has rows 2t + 8i and the next
+// in register i. In two lanes of each four, 2 * Selector and the next, the metadata holds the kept elements' places,
+// two bits each in ascending order: row g in the low half, row g + 8 in the high one, for columns 0 to 15 and 16 to 31.
+#define LOWKEY_MMA_SPARSE(tag, types)                                                                                 \
+    template <int Selector = 0>                                                                                       \
+    __device__ __forceinline__ void mma_sp_m16n8k32(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[4],    \
+                                                    uint32_t metadata, tag) {                                         \
+        asm volatile("mma.sp::ordered_metadata.sync.aligned.m16n8k32.row.col." types                                  \
+                     " {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9,%10,%11}, {%0,%1,%2,%3}, %12, %13;"                        \
+                     : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])                                                 \
+                     : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]), "r"(b[2]), "r"(b[3]),        \
+                       "r"(metadata), "n"(Selector));                                                                 \
+    }
+LOWKEY_MMA_SPARSE(bf16, "f32.bf16.bf16.f32")
+LOWKEY_MMA_SPARSE(f16, "f32.f16.f16.f32")
+#undef LOWKEY_MMA_SPARSE
 // Rounds to the nearest of the 10-bit fractions that tf32 keeps, ties away from zero.
 __device__ __forceinline__ uint32_t to_tf32(float x) {
     uint32_t bits;
@@ -95,13 +111,24 @@ inline void ldmatrix_x4_trans(uint32_t (&r)[4], const void* row, EMULATOR_SITE) 
 inline uint32_t movmatrix(uint32_t fragment, EMULATOR_SITE) {
     return emulator::movmatrix(fragment, site);
 }
-inline void mma_m16n8k16(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1, bf16, EMULATOR_SITE) {
-    const uint32_t b[2] = {b0, b1};
-    emulator::mma_k16(d, a, b, emulator::Element::Bf16, site);
+
+namespace emulator {
+constexpr Element element_of(bf16) {
+    return Element::Bf16;
 }
-inline void mma_m16n8k16(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1, f16, EMULATOR_SITE) {
+constexpr Element element_of(f16) {
+    return Element::F16;
+}
+}  // namespace emulator
+template <class T>
+inline void mma_m16n8k16(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1, T tag, EMULATOR_SITE) {
     const uint32_t b[2] = {b0, b1};
-    emulator::mma_k16(d, a, b, emulator::Element::F16, site);
+    emulator::mma_k16(d, a, b, emulator::element_of(tag), site);
+}
+template <int Selector = 0, class T>
+inline void mma_sp_m16n8k32(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[4], uint32_t metadata, T tag,
+                            EMULATOR_SITE) {
+    emulator::mma_sparse_k32(d, a, b, metadata, Selector, emulator::element_of(tag), site);
 }
 inline void mma_m16n8k8_tf32(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1, EMULATOR_SITE) {
     const uint32_t b[2] = {b0, b1};

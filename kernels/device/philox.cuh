@@ -27,7 +27,8 @@ __device__ __forceinline__ float random_unit(uint32_t bits) {
     return (float(bits >> 9) + 0.5f) * (1.0f / float(1 << 23));
 }
 
-// Two standard normal numbers from two random words (Box-Muller), equal to the CPU's up to the last bits of log and cos.
+// Two standard normal numbers from two random words (Box-Muller), equal to the CPU's up to the last bits of log and
+// cos.
 __device__ __forceinline__ float2 random_normals(uint32_t first, uint32_t second) {
     const float radius = sqrtf(-2.0f * logf(random_unit(first)));
     const float angle = 6.283185307179586f * random_unit(second);

@@ -52,12 +52,12 @@ __device__ __forceinline__ RowScale asymmetric_scale(float low, float high) {
     const float span = __fsub_rn(high, low);
     const float centre = __fadd_rn(low, __fmul_rn(span, 8.0f / 15.0f));
     row.scale = saturated_f16(__fdiv_rn(span, 15.0f));
-    row.offset = __float2half_rn(fminf(fmaxf(centre, -65504.0f), 65504.0f));
+    row.offset = __float2half_rn(centre < -65504.0f ? -65504.0f : centre > 65504.0f ? 65504.0f : centre);
     const float scale = __half2float(row.scale);
     row.inverse = scale == 0.0f ? 0.0f : __fdiv_rn(1.0f, scale);
     return row;
 }
 __device__ __forceinline__ int quantize(float x, RowScale row, CodeRange range) {
     const float steps = rintf(__fmul_rn(__fsub_rn(x, __half2float(row.offset)), row.inverse));
-    return int(fminf(fmaxf(steps, range.least), range.most));
+    return steps == steps ? int(fminf(fmaxf(steps, range.least), range.most)) : 0;
 }

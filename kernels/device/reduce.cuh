@@ -13,8 +13,8 @@ __device__ __forceinline__ float warp_max(float x) {
     return x;
 }
 
-// Every thread of a one-dimensional block of whole warps gets the result; `shared` holds 32 floats. The last barrier lets
-// the caller use `shared` again at once.
+// Every thread of a one-dimensional block of whole warps gets the result; `shared` holds 32 floats. The last barrier
+// lets the caller use `shared` again at once.
 __device__ __forceinline__ float block_sum(float x, float* shared) {
     const int lane = threadIdx.x & 31, warps = blockDim.x >> 5;
     x = warp_sum(x);
@@ -34,8 +34,8 @@ __device__ __forceinline__ float block_max(float x, float* shared) {
     return x;
 }
 
-// True in every thread of the block that arrives last at `counter` (zero before the first launch, and again after), which
-// then sees what all blocks wrote before they arrived. `shared` holds one word.
+// True in every thread of the block that arrives last at `counter` (zero before the first launch, and again after),
+// which then sees what all blocks wrote before they arrived. `shared` holds one word.
 __device__ __forceinline__ bool last_block_to_arrive(unsigned* counter, unsigned blocks, unsigned* shared) {
     __threadfence();
     __syncthreads();

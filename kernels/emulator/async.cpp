@@ -26,6 +26,8 @@ void cp_async(void* shared, const void* global, int bytes, int source_bytes, Sit
     check_shared(shared, size_t(bytes), size_t(bytes), "cp.async destination", site);
     if (source_bytes) check_global(global, size_t(source_bytes), size_t(bytes), "cp.async source", site);
     w.stats.cp_async++;
+    checker::access(w, shared, size_t(bytes), true, checker::Kind::CopyAsync, site);
+    if (source_bytes) checker::access(w, global, size_t(source_bytes), false, checker::Kind::CopyAsync, site);
     const PendingCopy copy{static_cast<unsigned char*>(shared), static_cast<const unsigned char*>(global), bytes,
                            source_bytes};
     if (toss(2)) w.current->copies.copies.push_back(copy);
@@ -35,10 +37,12 @@ void cp_async(void* shared, const void* global, int bytes, int source_bytes, Sit
 void cp_async_commit(Site) {
     CopyGroups& groups = worker->current->copies;
     groups.ends.push_back(groups.copies.size());
+    checker::commit_copies(*worker);
 }
 
 void cp_async_wait(int newest_left, Site site) {
     if (site_skipped(site, "cp.async wait")) return;
+    checker::wait_copies(*worker, size_t(newest_left));
     Fiber& fiber = *worker->current;
     auto& ends = fiber.copies.ends;
     if (ends.size() <= size_t(newest_left)) return;
@@ -49,7 +53,11 @@ void cp_async_wait(int newest_left, Site site) {
 }
 
 void issue_async(void (*run)(const void*), const void* payload, size_t bytes) {
-    if (!toss(2)) return run(payload);
+    if (!toss(2)) {
+        run(payload);
+        if (worker->failed) abandon_thread();
+        return;
+    }
     AsyncOperation operation{run, {}};
     memcpy(operation.payload, payload, bytes);
     worker->async.push_back(operation);

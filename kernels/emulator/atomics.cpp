@@ -6,7 +6,7 @@ namespace emulator {
 uint64_t atomic_begin(void* address, int bytes, Site site) {
     enter("atomic", site);
     if (uintptr_t(address) % size_t(bytes)) fail(site, "atomic: misaligned: %p", address);
-    checker::atomic(*worker, address, bytes, site);
+    checker::access(*worker, address, size_t(bytes), true, checker::Kind::Atomic, site);
     if (bytes == 4) return __atomic_load_n(static_cast<uint32_t*>(address), __ATOMIC_RELAXED);
     return __atomic_load_n(static_cast<uint64_t*>(address), __ATOMIC_RELAXED);
 }

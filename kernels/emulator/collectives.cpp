@@ -72,7 +72,7 @@ void run_match(void* const* arguments, uint32_t mask) {
 }
 
 void run_sync_warp(void* const*, uint32_t mask) {
-    checker::sync_warp(*worker, worker->current ? worker->current->warp : 0, mask);
+    checker::sync_warp(*worker, worker->current->warp, mask);
 }
 
 // Executes a collective when every lane of the mask that has not exited is there.
@@ -130,7 +130,7 @@ Barrier& arrive(int id, int threads, Site site, const char* primitive) {
 
 void release_if_complete(Worker& w, Barrier& barrier) {
     if (barrier.arrived < barrier.needed) return;
-    checker::barrier_complete(w, int(&barrier - w.barriers), barrier.whole_block);
+    checker::barrier_complete(w, int(&barrier - w.barriers));
     for (Fiber* fiber : barrier.sleepers) wake(*fiber);
     barrier.sleepers.clear();
     barrier.arrived = 0;
@@ -179,6 +179,8 @@ void collective(uint32_t mask, Collective run, void* argument, const char* primi
 void lane_exits(Fiber& fiber) {
     Worker& w = *worker;
     finish_copies(fiber, fiber.copies.copies.size());
+    check_bulk_at_exit(fiber);
+    check_wgmma_at_exit(w, fiber);
     const Barrier& barrier = w.barriers[0];
     if (barrier.arrived && barrier.whole_block)
         fail(barrier.site, "a thread exits while %d threads wait at __syncthreads", barrier.arrived);

@@ -15,6 +15,14 @@ namespace {
 
 constexpr size_t kAlternateStackBytes = 256 << 10;
 
+#if EMULATOR_ASAN
+// AddressSanitizer ends the process; this line follows its report.
+void tell_thread(const char*) {
+    const Worker* w = worker;
+    if (!w || !w->current) return;
+    fprintf(stderr, "kernel %s, %s\n", w->launch->kernel->name, describe_thread(*w, w->current).c_str());
+}
+#else
 std::string what_is_there(const Worker& w, const void* address) {
     const auto* a = static_cast<const unsigned char*>(address);
     char text[160];
@@ -35,7 +43,6 @@ std::string what_is_there(const Worker& w, const void* address) {
     return text;
 }
 
-#if !EMULATOR_ASAN
 struct sigaction previous_action;
 
 uintptr_t faulting_instruction([[maybe_unused]] const void* context) {
@@ -64,7 +71,9 @@ void on_fault(int signal_number, siginfo_t* info, void* context) {
 }  // namespace
 
 void catch_faults() {
-#if !EMULATOR_ASAN
+#if EMULATOR_ASAN
+    __asan_set_error_report_callback(tell_thread);
+#else
     static std::once_flag once;
     std::call_once(once, [] {
         struct sigaction action {};

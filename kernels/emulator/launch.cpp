@@ -6,6 +6,7 @@
 #include <thread>
 
 #include "checker.h"
+#include "tensor_map.h"
 #include "worker.h"
 
 namespace emulator {
@@ -21,8 +22,18 @@ const Kernel* find_kernel(const char* name) {
 
 std::mutex workers_mutex;
 std::vector<Worker*>& idle_workers() {
-    static auto& all = *new std::vector<Worker*>;  // kept for the next launch, never freed
+    static auto& all = *new std::vector<Worker*>;  // kept for the next launch
     return all;
+}
+
+// A stack and its guard are two mappings each, and a process that loads many emulators has only so many.
+void trim() {
+    std::lock_guard<std::mutex> lock(workers_mutex);
+    for (Worker* w : idle_workers()) {
+        free_fibers(*w);
+        delete w;
+    }
+    idle_workers().clear();
 }
 
 Worker* take_worker() {
@@ -144,11 +155,13 @@ class Grid {
         prepare_fibers(*w, launch_.threads);
         w->shared.resize(launch_.request->shared_bytes);
         worker = w;
+        checker::begin_launch(*w);
         for (uint64_t i; !stop_ && (i = next_++) < order_.size();) {
             const uint32_t n = order_[i], x = launch_.grid.x, y = launch_.grid.y;
             run_block(*w, Index3{n % x, n / x % y, n / (x * y)}, n);
             if (w->failed) break;
         }
+        checker::end_launch(*w);
         worker = nullptr;
         std::lock_guard<std::mutex> lock(mutex_);
         if (w->failed && !stop_.exchange(true)) failure_ = w->failure;
@@ -164,6 +177,16 @@ class Grid {
     Failure failure_;
     LkStats stats_{};
 };
+
+// Where a failure happened, without the line of the KERNEL macro, into which every kernel's body is inlined.
+std::string line_of(const Failure::Place& place, const Kernel& kernel) {
+    if (!place.address) return place.before;
+    std::string line = source_line(place.address);
+    const size_t caller = line.find(", called at ");
+    const std::string whole = describe_site(Site{kernel.file, kernel.line});
+    if (caller != std::string::npos && ends_with(line.c_str(), whole.c_str())) line.resize(caller);
+    return place.before + line;
+}
 
 int32_t say(const LkLaunch& request, const std::string& text) {
     if (request.error && request.error_bytes) snprintf(request.error, request.error_bytes, "%s", text.c_str());
@@ -192,13 +215,12 @@ int32_t api_launch(const LkLaunch* request) {
     const std::string refused = refusal(*request, *kernel);
     if (!refused.empty()) return say(*request, name + refused);
     catch_faults();
-    checker::LaunchLock lock(kernel->checked);
     Grid grid(*request, *kernel);
     grid.run();
     if (request->stats) *request->stats = grid.stats();
     if (!grid.failed()) return 0;
     std::string text = name + grid.failure().text;
-    for (const Failure::Place& place : grid.failure().places) text += place.before + source_line(place.address);
+    for (const Failure::Place& place : grid.failure().places) text += line_of(place, *kernel);
     return say(*request, text);
 }
 
@@ -223,10 +245,6 @@ void* api_alloc(uint64_t bytes) {
 
 int32_t api_free(void* pointer) {
     return free_buffer(pointer);
-}
-
-int32_t api_tensor_map(void*, void*, uint32_t, uint64_t, uint64_t, uint64_t, uint32_t, uint32_t, uint32_t) {
-    return -1;
 }
 
 }  // namespace
@@ -271,7 +289,7 @@ uint64_t clock_ticks() {
 extern "C" const LkApi* lowkey_emulator(void) {
     using namespace emulator;
     static const LkApi api{LK_ABI,    0,           api_kernel_count, api_kernel,      api_launch,
-                           api_alloc, api_free,    api_checked,      api_sites,       api_reset_sites,
-                           api_tensor_map};
+                           api_alloc, api_free,    api_checked,      api_sites,       api_reset_sites, trim,
+                           encode_tensor_map};
     return &api;
 }

@@ -25,65 +25,92 @@ void need_whole_warp(uint32_t mask, const char* what) {
     if (mask != kWarp) fail(worker->current->site, "%s: lanes %08x have exited", what, ~mask);
 }
 
-template <int K> struct Operands {
-    alignas(32) float a[16][K];
-    alignas(32) float b[K][8];
+// The matrices of one product: a [16, KA], b [K, 8], d [16, 8]. Bits is one element as fragments hold it.
+template <class Bits, int KA, int K> struct Product {
+    alignas(32) Bits a[16][KA];
+    alignas(32) Bits b[K][8];
     alignas(32) float d[16][8];
-    int a_exponents[16][K];
-    alignas(32) int b_exponents[K][8];
 
-    void set_a(int row, int k, Widened x) {
-        a[row][k] = x.value;
-        a_exponents[row][k] = x.exponent;
+    void run(void* const* arguments, Element element, const uint8_t* rows_of_b) {
+        each_accumulator(arguments, [&](float& x, int row, int column) { d[row][column] = x; });
+        multiply(MatrixProduct{d[0], a, b, KA, K, 8, rows_of_b}, element, worker->launch->request->arch);
+        each_accumulator(arguments, [&](float& x, int row, int column) { x = d[row][column]; });
     }
-    void set_b(int k, int column, Widened x) {
-        b[k][column] = x.value;
-        b_exponents[k][column] = x.exponent;
+
+  private:
+    // Element i of a lane: rows g and g + 8, columns 2t and 2t + 1, for g = lane / 4 and t = lane % 4.
+    template <class Visit> static void each_accumulator(void* const* arguments, Visit visit) {
+        for (int lane = 0; lane < 32; lane++) {
+            float* x = argument(arguments, lane).d;
+            const int row = lane / 4, column = lane % 4 * 2;
+            for (int i = 0; i < 4; i++) visit(x[i], row + (i >> 1) * 8, column + (i & 1));
+        }
     }
 };
 
-// The accumulator's element i of a lane: rows g and g + 8, columns 2t and 2t + 1, for g = lane / 4 and t = lane % 4.
-template <class Visit> void each_accumulator(void* const* arguments, Visit visit) {
-    for (int lane = 0; lane < 32; lane++)
-        for (int i = 0; i < 4; i++)
-            visit(argument(arguments, lane).d[i], lane / 4 + (i >> 1) * 8, lane % 4 * 2 + (i & 1));
+// Two 16-bit elements of row or column g, or one of 32 bits, at position t.
+void put(uint16_t* row, int t, uint32_t word) {
+    memcpy(row + 2 * t, &word, sizeof word);
 }
-
-template <int K> void multiply(Operands<K>& x, void* const* arguments, Element element) {
-    const Accumulation model = accumulation(worker->launch->request->arch, element);
-    each_accumulator(arguments, [&](float& d, int row, int column) { x.d[row][column] = d; });
-    for (int row = 0; row < 16; row++)
-        multiply_row(x.d[row], x.a[row], x.a_exponents[row], x.b[0], x.b_exponents[0], 8, K, nullptr, model);
-    each_accumulator(arguments, [&](float& d, int row, int column) { d = x.d[row][column]; });
+template <class Bits, int KA, int K> void put_a(Product<Bits, KA, K>& x, int lane, const uint32_t* a) {
+    const int g = lane / 4, t = lane % 4;
+    for (int i = 0; i < 4; i++) put(x.a[g + (i & 1) * 8], t + (i >> 1) * 4, a[i]);
+}
+template <class Bits, int KA, int K> void put_b(Product<Bits, KA, K>& x, int lane, const uint32_t* b) {
+    const int g = lane / 4, t = lane % 4 * 2;
+    for (int i = 0; i < K / 8; i++) {
+        x.b[t + i * 8][g] = uint16_t(b[i]);
+        x.b[t + i * 8 + 1][g] = uint16_t(b[i] >> 16);
+    }
 }
 
 template <Element element> void run_mma_k16(void* const* arguments, uint32_t mask) {
     need_whole_warp(mask, "mma");
     worker->stats.mma++;
-    Operands<16> x;
+    Product<uint16_t, 16, 16> x;
     for (int lane = 0; lane < 32; lane++) {
-        const Mma& m = argument(arguments, lane);
-        const int g = lane / 4, t = lane % 4 * 2;
-        for (int half = 0; half < 2; half++) {
-            for (int i = 0; i < 4; i++)
-                x.set_a(g + (i & 1) * 8, t + (i >> 1) * 8 + half, widen(m.a[i] >> 16 * half & 0xffff, element));
-            for (int i = 0; i < 2; i++) x.set_b(t + i * 8 + half, g, widen(m.b[i] >> 16 * half & 0xffff, element));
-        }
+        put_a(x, lane, argument(arguments, lane).a);
+        put_b(x, lane, argument(arguments, lane).b);
     }
-    multiply(x, arguments, element);
+    x.run(arguments, element, nullptr);
 }
 
 void run_mma_k8_tf32(void* const* arguments, uint32_t mask) {
     need_whole_warp(mask, "mma");
     worker->stats.mma++;
-    Operands<8> x;
+    Product<uint32_t, 8, 8> x;
     for (int lane = 0; lane < 32; lane++) {
         const Mma& m = argument(arguments, lane);
         const int g = lane / 4, t = lane % 4;
-        for (int i = 0; i < 4; i++) x.set_a(g + (i & 1) * 8, t + (i >> 1) * 4, widen(m.a[i], Element::Tf32));
-        for (int i = 0; i < 2; i++) x.set_b(t + i * 4, g, widen(m.b[i], Element::Tf32));
+        for (int i = 0; i < 4; i++) x.a[g + (i & 1) * 8][t + (i >> 1) * 4] = m.a[i];
+        for (int i = 0; i < 2; i++) x.b[t + i * 4][g] = m.b[i];
     }
-    multiply(x, arguments, Element::Tf32);
+    x.run(arguments, Element::Tf32, nullptr);
+}
+
+// Row g's and g + 8's indices lie in the low and high halves of the metadata of two lanes of each four, which the
+// selector chooses; the first has those of columns 0 to 15, the second of 16 to 31, two bits for each element kept.
+template <Element element> void run_mma_sparse_k32(void* const* arguments, uint32_t mask) {
+    need_whole_warp(mask, "mma.sp");
+    worker->stats.mma++;
+    Product<uint16_t, 16, 32> x;
+    uint8_t rows_of_b[16][16];
+    for (int lane = 0; lane < 32; lane++) {
+        const Mma& m = argument(arguments, lane);
+        put_a(x, lane, m.a);
+        put_b(x, lane, m.b);
+        const int half = lane % 4 - 2 * m.selector;
+        if (half != 0 && half != 1) continue;
+        for (int i = 0; i < 16; i++) {
+            const int kept = half * 8 + i % 8, group = kept / 2;
+            const int index = m.metadata >> (2 * i) & 3, row = lane / 4 + (i >> 3) * 8;
+            rows_of_b[row][kept] = uint8_t(group * 4 + index);
+            if (kept % 2 && rows_of_b[row][kept] <= rows_of_b[row][kept - 1])
+                fail(worker->current->site, "mma.sp: row %d keeps elements %d and %d of group %d, out of order", row,
+                     rows_of_b[row][kept - 1] % 4, index, group);
+        }
+    }
+    x.run(arguments, element, rows_of_b[0]);
 }
 
 struct MatrixLoad {
@@ -108,7 +135,8 @@ template <int Matrices, bool Transposed> void run_ldmatrix(void* const* argument
         }
         for (int lane = 0; lane < 32; lane++) {
             const int i = lane / 4, j = lane % 4 * 2;
-            const uint32_t low = Transposed ? rows[j][i] : rows[i][j], high = Transposed ? rows[j + 1][i] : rows[i][j + 1];
+            const uint32_t low = Transposed ? rows[j][i] : rows[i][j];
+            const uint32_t high = Transposed ? rows[j + 1][i] : rows[i][j + 1];
             load(lane).out[matrix] = low | high << 16;
         }
     }
@@ -153,19 +181,27 @@ void run_movmatrix(void* const* arguments, uint32_t mask) {
 }  // namespace
 
 void ldmatrix(uint32_t* out, const void* row, int matrices, bool transposed, Site site) {
-    if (lane_index() < 8 * matrices) check_shared(row, 16, 16, "ldmatrix", site);
+    if (lane_index() < 8 * matrices) {
+        check_shared(row, 16, 16, "ldmatrix", site);
+        checker::access(*worker, row, 16, false, checker::Kind::Plain, site);
+    }
     MatrixLoad load{row, out};
     static constexpr Collective plain[] = {run_ldmatrix<1, false>, run_ldmatrix<2, false>, run_ldmatrix<4, false>};
     static constexpr Collective turned[] = {run_ldmatrix<1, true>, run_ldmatrix<2, true>, run_ldmatrix<4, true>};
-    collective(kWarp, (transposed ? turned : plain)[matrices / 2], &load, "ldmatrix", site);
+    const Collective* runs = transposed ? turned : plain;
+    collective(kWarp, runs[matrices / 2], &load, "ldmatrix", site);
 }
 
 void stmatrix(void* row, const uint32_t* in, int matrices, bool transposed, Site site) {
-    if (lane_index() < 8 * matrices) check_shared(row, 16, 16, "stmatrix", site);
+    if (lane_index() < 8 * matrices) {
+        check_shared(row, 16, 16, "stmatrix", site);
+        checker::access(*worker, row, 16, true, checker::Kind::Plain, site);
+    }
     MatrixStore store{row, in};
     static constexpr Collective plain[] = {run_stmatrix<1, false>, run_stmatrix<2, false>, run_stmatrix<4, false>};
     static constexpr Collective turned[] = {run_stmatrix<1, true>, run_stmatrix<2, true>, run_stmatrix<4, true>};
-    collective(kWarp, (transposed ? turned : plain)[matrices / 2], &store, "stmatrix", site);
+    const Collective* runs = transposed ? turned : plain;
+    collective(kWarp, runs[matrices / 2], &store, "stmatrix", site);
 }
 
 uint32_t movmatrix(uint32_t fragment, Site site) {
@@ -178,6 +214,13 @@ void mma_k16(float* d, const uint32_t* a, const uint32_t* b, Element element, Si
     Mma mma{d, a, b, 0, 0};
     collective(kWarp, element == Element::Bf16 ? run_mma_k16<Element::Bf16> : run_mma_k16<Element::F16>, &mma, "mma",
                site);
+}
+
+void mma_sparse_k32(float* d, const uint32_t* a, const uint32_t* b, uint32_t metadata, int selector, Element element,
+                    Site site) {
+    Mma mma{d, a, b, metadata, selector};
+    collective(kWarp, element == Element::Bf16 ? run_mma_sparse_k32<Element::Bf16> : run_mma_sparse_k32<Element::F16>,
+               &mma, "mma.sp", site);
 }
 
 void mma_k8_tf32(float* d, const uint32_t* a, const uint32_t* b, Site site) {

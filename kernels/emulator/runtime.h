@@ -71,11 +71,43 @@ void stmatrix(void* row, const uint32_t* in, int matrices, bool transposed, Site
 uint32_t movmatrix(uint32_t fragment, Site site);
 void mma_k16(float* d, const uint32_t* a, const uint32_t* b, Element element, Site site);
 void mma_k8_tf32(float* d, const uint32_t* a, const uint32_t* b, Site site);
+void mma_sparse_k32(float* d, const uint32_t* a, const uint32_t* b, uint32_t metadata, int selector, Element element,
+                    Site site);
 
 // Asynchronous copies of a thread.
 void cp_async(void* shared, const void* global, int bytes, int source_bytes, Site site);
 void cp_async_commit(Site site);
 void cp_async_wait(int newest_left, Site site);
+
+// Barriers in shared memory that count arrivals and bytes.
+void mbarrier_init(uint64_t* barrier, int arrivals, Site site);
+void mbarrier_invalidate(uint64_t* barrier, Site site);
+void mbarrier_arrive(uint64_t* barrier, int expected_bytes, Site site);
+void mbarrier_wait(uint64_t* barrier, unsigned parity, Site site);
+void proxy_fence(Site site);
+
+// Bulk and tensor copies. Loads complete on an mbarrier, stores in groups of their thread.
+void bulk_load(void* shared, const void* global, uint32_t bytes, uint64_t* barrier, Site site);
+void bulk_store(void* global, const void* shared, uint32_t bytes, Site site);
+void tensor_load(void* shared, const void* map, int x, int y, uint64_t* barrier, Site site);
+void tensor_store(const void* map, const void* shared, int x, int y, Site site);
+void bulk_commit(Site site);
+void bulk_wait(int newest_left, Site site);
+
+// Products of a warpgroup. `a` is a descriptor, or a fragment where `a_registers` is not null.
+struct WgmmaCall {
+    float* d;
+    int columns;
+    const uint32_t* a_registers;
+    uint64_t a, b;
+    bool b_transposed, accumulate;
+    Element element;
+};
+uint64_t shared_descriptor(const void* address, int leading_bytes, int stride_bytes, Site site);
+void wgmma(const WgmmaCall& call, Site site);
+void wgmma_fence(Site site);
+void wgmma_commit(Site site);
+void wgmma_wait(int newest_left, Site site);
 
 }  // namespace emulator
 #pragma GCC visibility pop

@@ -5,6 +5,7 @@
 #include <cstdio>
 #include <cstdlib>
 
+#include "checker.h"
 #include "sanitizers.h"
 #include "worker.h"
 
@@ -15,15 +16,22 @@ __thread Worker* worker = nullptr;
 namespace {
 
 constexpr size_t kPage = 4096;
-#if EMULATOR_ASAN
-constexpr size_t kStackBytes = 512 << 10;
-#else
-constexpr size_t kStackBytes = 128 << 10;
-#endif
+// The next lane of the sweep over a warp, null when it is over. Each lane runs at most once in a sweep.
+Fiber* next_lane(Worker& w) {
+    Sweep& sweep = w.sweep;
+    const uint32_t ready = sweep.left & sweep.warp->runnable;
+    if (!ready || w.failed) return nullptr;
+    const unsigned rotation = sweep.rotation;
+    const uint32_t rotated = ready >> rotation | uint64_t(ready) << (32 - rotation);
+    const int first = sweep.downwards ? 31 - __builtin_clz(rotated) : __builtin_ctz(rotated);
+    const unsigned lane = (unsigned(first) + rotation) & 31;
+    sweep.left &= ~(1u << lane);
+    w.stats.switches++;
+    return sweep.warp->fibers[lane];
+}
 
 void switch_to_fiber(Worker& w, Fiber& fiber) {
     w.current = &fiber;
-    w.stats.switches++;
 #if EMULATOR_ASAN
     __sanitizer_start_switch_fiber(&w.asan_stack, fiber.stack, kStackBytes);
 #endif
@@ -34,16 +42,19 @@ void switch_to_fiber(Worker& w, Fiber& fiber) {
     w.current = nullptr;
 }
 
-void switch_to_scheduler([[maybe_unused]] bool for_good) {
+// Leaves the current fiber: for the next lane of the sweep, or for the scheduler.
+void switch_away([[maybe_unused]] bool for_good) {
     Worker& w = *worker;
     Fiber& fiber = *w.current;
 #if EMULATOR_ASAN
     __sanitizer_start_switch_fiber(for_good ? nullptr : &fiber.asan_stack, w.scheduler_stack,
                                    w.scheduler_stack_bytes);
-#endif
     switch_context(fiber.context, w.scheduler);
-#if EMULATOR_ASAN
     __sanitizer_finish_switch_fiber(fiber.asan_stack, nullptr, nullptr);
+#else
+    Fiber* next = next_lane(w);
+    w.current = next;
+    switch_context(fiber.context, next ? next->context : w.scheduler);
 #endif
 }
 
@@ -64,7 +75,7 @@ void fiber_main() {
     lane_exits(fiber);
     set_asleep(w, fiber, State::Done);
     w.live--;
-    switch_to_scheduler(true);
+    switch_away(true);
     abort();
 }
 
@@ -85,6 +96,8 @@ void start_threads(Worker& w) {
         fiber.primitive = nullptr;
         fiber.mask = 0;
         fiber.copies.clear();
+        fiber.bulk_open = fiber.bulk_closed = fiber.bulk_waited = 0;
+        fiber.hidden.clear();
         wake(fiber);
         Warp& warp = w.warps[fiber.warp];
         warp.live |= 1u << fiber.lane;
@@ -114,19 +127,14 @@ Warp& next_warp(Worker& w) {
 
 // Lets each runnable lane go on until it sleeps; a random schedule may leave some of them for later.
 void run_lanes(Worker& w, Warp& warp) {
-    uint32_t lanes = warp.runnable;
-    unsigned rotation = 0, flip = w.policy == Policy::Descending ? 31 : 0;
+    w.sweep = Sweep{&warp, warp.runnable, 0, w.policy == Policy::Descending};
     if (w.policy >= Policy::RandomWarp) {
         const uint64_t bits = w.random.next();
-        rotation = bits & 31;
-        flip = bits >> 8 & 31;
-        const uint32_t some = lanes & uint32_t(bits >> 32);
-        if ((bits >> 16 & 3) == 0 && some) lanes = some;
+        const uint32_t some = warp.runnable & uint32_t(bits >> 32);
+        w.sweep = Sweep{&warp, (bits & 3) == 0 && some ? some : warp.runnable, unsigned(bits >> 8 & 31),
+                        (bits >> 16 & 1) != 0};
     }
-    for (unsigned i = 0; i < 32 && !w.failed; i++) {
-        const unsigned lane = ((i + rotation) & 31) ^ flip;
-        if (lanes >> lane & warp.runnable >> lane & 1) switch_to_fiber(w, *warp.fibers[lane]);
-    }
+    while (Fiber* fiber = next_lane(w)) switch_to_fiber(w, *fiber);
 }
 
 bool wake_polling(Worker& w) {
@@ -177,6 +185,14 @@ void prepare_fibers(Worker& w, int threads) {
     }
 }
 
+void free_fibers(Worker& w) {
+    for (Fiber& fiber : w.fibers) {
+        ASAN_UNPOISON_MEMORY_REGION(fiber.stack, kStackBytes);
+        munmap(fiber.stack - kPage, kStackBytes + kPage);
+    }
+    w.fibers.clear();
+}
+
 void wake(Fiber& fiber) {
     fiber.state = State::Runnable;
     Worker& w = *worker;
@@ -185,17 +201,17 @@ void wake(Fiber& fiber) {
 }
 
 void yield() {
-    switch_to_scheduler(false);
+    switch_away(false);
 }
 
 void sleep_current(State state) {
     Worker& w = *worker;
     set_asleep(w, *w.current, state);
-    switch_to_scheduler(false);
+    switch_away(false);
 }
 
 void abandon_thread() {
-    switch_to_scheduler(false);
+    switch_away(false);
     abort();
 }
 
@@ -228,8 +244,11 @@ void run_block(Worker& w, Index3 block, uint64_t number) {
     w.shared.poison();
     w.async.clear();
     reset_barriers(w);
+    reset_mbarriers(w);
+    reset_wgmma(w);
     shuffle_priorities(w);
     start_threads(w);
+    checker::begin_block(w);
     while (w.live && !w.failed) {
         const bool stuck = !w.runnable_warps;
         if (!w.async.empty() && (stuck || (w.policy >= Policy::RandomWarp && w.random.below(4) == 0))) run_one_async(w);
@@ -238,6 +257,7 @@ void run_block(Worker& w, Index3 block, uint64_t number) {
             record_failure("deadlock" + sleepers(w), Site{});
     }
     while (!w.async.empty() && !w.failed) run_one_async(w);
+    if (!w.failed) check_mbarriers_at_end(w);
     if (!w.failed && !w.shared.slack_untouched())
         record_failure("bytes around dynamic shared memory were written: out of bounds", Site{});
 }

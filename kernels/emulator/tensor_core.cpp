@@ -1,10 +1,11 @@
-// Model of accumulation: Fasi, Higham, Mikaitis, Pranesh, "Numerical behavior of NVIDIA tensor cores", PeerJ Computer
-// Science 2021, and its later extensions to Ampere and Hopper. Products are exact and not normalised; a chunk of them and
-// the accumulator are aligned to the largest exponent, truncated towards zero to 24 (Ampere) or 25 (Hopper and later)
-// fraction bits, added exactly, and the sum is truncated to a float. A chunk is 8 products of 16-bit inputs or 4 of tf32
-// on Ampere, twice that later.
+// The model of accumulation: products are exact and not normalised; a chunk of them and the accumulator are aligned to
+// the largest exponent, truncated towards zero to 24 (Ampere) or 25 (Hopper and later) fraction bits, added exactly,
+// and the sum is truncated to a float. A chunk is 8 products of 16-bit inputs or 4 of tf32 on Ampere, twice that later.
+// Sources: Fasi, Higham, Mikaitis, Pranesh, "Numerical behavior of NVIDIA tensor cores", PeerJ CS 2021; Khattak,
+// Mikaitis, "Accurate models of NVIDIA tensor cores", arXiv 2512.07004; "MMA-Sim", arXiv 2511.10909.
 #include "tensor_core.h"
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 
@@ -13,6 +14,7 @@ namespace {
 
 using Floats = float __attribute__((vector_size(32)));
 using Ints = int32_t __attribute__((vector_size(32)));
+using Shorts = uint16_t __attribute__((vector_size(16)));
 using HalfInts = int32_t __attribute__((vector_size(16)));
 using HalfFloats = float __attribute__((vector_size(16)));
 using Doubles = double __attribute__((vector_size(32)));
@@ -20,6 +22,7 @@ using Longs = int64_t __attribute__((vector_size(32)));
 
 // Exponents between which every product that counts, and every scale, is a normal float.
 constexpr int kLeast = -100, kMost = 100;
+constexpr int kOfZero = -10000, kNotFinite = 20000;
 
 // The same bits as another vector.
 template <class To, class From> To as(From from) {
@@ -31,120 +34,161 @@ template <class Vector, class Scalar> Vector load(const Scalar* from) {
     return v;
 }
 
-Ints exponents_of(Floats x) {
-    const Ints bits = as<Ints>(x);
-    const Ints field = bits >> 23 & 255;
-    const Ints subnormal = field == 0;
-    const Ints exponent = field - 127 - subnormal;
-    return (x == 0.0f) ? Ints{} + kNoExponent : exponent;
+// Of a float: at least `least`, since subnormal inputs are not normalised.
+Ints exponents_of(Floats x, int least) {
+    const Ints field = (as<Ints>(x) >> 23) & 255;
+    Ints exponent = field - 127;
+    exponent = exponent < least ? Ints{} + least : exponent;
+    exponent = field == 255 ? Ints{} + kNotFinite : exponent;
+    return x == 0.0f ? Ints{} + kOfZero : exponent;
 }
 
 bool any(Ints mask) {
-    uint64_t words[4];
-    memcpy(words, &mask, sizeof words);
+    const Longs words = as<Longs>(mask);
     return words[0] | words[1] | words[2] | words[3];
 }
 
+// sum * 2^exponent, truncated to floats. No result is subnormal where this is used.
 HalfFloats to_floats(Doubles sum, HalfInts exponent) {
     const Longs power = (__builtin_convertvector(exponent, Longs) + 1023) << 52;
-    sum *= as<Doubles>(power);
-    const Longs truncated = as<Longs>(sum) & ~((int64_t(1) << 29) - 1);
+    const Longs truncated = as<Longs>(sum * as<Doubles>(power)) & ~((int64_t(1) << 29) - 1);
     return __builtin_convertvector(as<Doubles>(truncated), HalfFloats);
 }
 
 float toward_zero(double x) {
     const float nearest = float(x);
-    return std::fabs(double(nearest)) > std::fabs(x) && std::isfinite(nearest) ? std::nextafter(nearest, 0.0f) : nearest;
+    const bool away = std::isfinite(nearest) && std::fabs(double(nearest)) > std::fabs(x);
+    return away ? std::nextafter(nearest, 0.0f) : nearest;
 }
 
-// One column of a chunk, for inputs that the quick path does not take: infinities, NaNs and extreme exponents.
-float add_column(float c, const float* a, const int* a_exponents, const float* b, const int* b_exponents, int stride,
-                 const uint8_t* rows, int count, int fraction_bits) {
-    double products[16], plain = c;
-    int exponent = kNoExponent;
-    for (int k = 0; k < count; k++) {
-        const int row = rows ? rows[k] * stride : k * stride;
-        products[k] = double(a[k]) * double(b[row]);
-        plain += products[k];
-        if (products[k] != 0) exponent = std::max(exponent, a_exponents[k] + b_exponents[row]);
+float canonical(double x) {
+    if (x == x) return float(x);
+    const uint32_t nan = 0x7fffffff;
+    float result;
+    memcpy(&result, &nan, sizeof result);
+    return result;
+}
+
+template <Element element> Floats widen(const unsigned char* bits) {
+    if (element == Element::Tf32) return as<Floats>(load<Ints>(bits) & ~0x1fff);
+    if (element == Element::Bf16) return as<Floats>(__builtin_convertvector(load<Shorts>(bits), Ints) << 16);
+    _Float16 halves[8];
+    memcpy(halves, bits, sizeof halves);
+    Floats x;
+    for (int i = 0; i < 8; i++) x[i] = float(halves[i]);
+    return x;
+}
+
+// Elements as floats, with the exponents that alignment compares.
+template <Element element> void widen(const void* bits, int count, float* values, int32_t* exponents) {
+    constexpr int bytes = element == Element::Tf32 ? 4 : 2;
+    for (int i = 0; i < count; i += 8) {
+        const Floats x = widen<element>(static_cast<const unsigned char*>(bits) + i * bytes);
+        const Ints e = exponents_of(x, element == Element::F16 ? -14 : -126);
+        memcpy(values + i, &x, sizeof x);
+        memcpy(exponents + i, &e, sizeof e);
     }
-    if (!std::isfinite(plain)) return float(plain);
-    if (c != 0) exponent = std::max(exponent, std::max(std::ilogb(c), -126));
-    if (exponent == kNoExponent) return float(plain);
-    const int shift = fraction_bits - exponent;
+}
+
+// Some products of one row of a with eight columns of b.
+struct Chunk {
+    const float* a;
+    const int32_t* a_exponents;
+    const float* b;
+    const int32_t* b_exponents;
+    int columns;
+    const uint8_t* rows_of_b;
+    int fraction_bits;
+
+    template <bool Sparse> int row(int k) const { return (Sparse ? rows_of_b[k] : k) * columns; }
+};
+
+// One column of a chunk, for what the quick path does not take: infinities, NaNs and extreme exponents.
+template <int Count, bool Sparse> float add_column(float c, const Chunk& x, int column) {
+    double products[Count], plain = c;
+    int exponent = c != 0 && std::isfinite(c) ? std::max(std::ilogb(c), -126) : kOfZero;
+    for (int k = 0; k < Count; k++) {
+        const int row = x.row<Sparse>(k) + column;
+        products[k] = double(x.a[k]) * double(x.b[row]);
+        plain += products[k];
+        if (products[k] != 0) exponent = std::max(exponent, x.a_exponents[k] + x.b_exponents[row]);
+    }
+    if (!std::isfinite(plain) || exponent == kOfZero) return canonical(plain);
+    const int shift = x.fraction_bits - exponent;
     double sum = std::trunc(std::ldexp(double(c), shift));
-    for (int k = 0; k < count; k++) sum += std::trunc(std::ldexp(products[k], shift));
+    for (int k = 0; k < Count; k++) sum += std::trunc(std::ldexp(products[k], shift));
     return toward_zero(std::ldexp(sum, -shift));
 }
 
-void add_chunk(float* d, const float* a, const int* a_exponents, const float* b, const int* b_exponents, int stride,
-               const uint8_t* rows, int count, int fraction_bits) {
+template <int Count, bool Sparse> inline void add_chunk(float* d, const Chunk& x) {
     const Floats c = load<Floats>(d);
-    Ints largest = exponents_of(c);
-    for (int k = 0; k < count; k++) {
-        const int row = rows ? rows[k] * stride : k * stride;
-        const Ints exponent = load<Ints>(b_exponents + row) + a_exponents[k];
+    Ints largest = exponents_of(c, -126);
+#pragma GCC unroll 16
+    for (int k = 0; k < Count; k++) {
+        const Ints exponent = load<Ints>(x.b_exponents + x.row<Sparse>(k)) + x.a_exponents[k];
         largest = exponent > largest ? exponent : largest;
     }
-    if (any((largest > kMost) | ((largest < kLeast) & (largest > kNoExponent / 2)))) {
-        for (int j = 0; j < 8; j++)
-            d[j] = add_column(d[j], a, a_exponents, b + j, b_exponents + j, stride, rows, count, fraction_bits);
+    if (any((largest > kMost) | ((largest < kLeast) & (largest > kOfZero / 2)))) {
+        for (int column = 0; column < 8; column++) d[column] = add_column<Count, Sparse>(d[column], x, column);
         return;
     }
     largest = largest < kLeast ? Ints{} + kLeast : largest;
-    const Ints scale_bits = (127 + fraction_bits - largest) << 23;
-    const Floats scale = as<Floats>(scale_bits);
+    const Floats scale = as<Floats>((127 + x.fraction_bits - largest) << 23);
     // Two sums, since sixteen products of up to 2^27 do not fit one.
-    Ints sums[2] = {__builtin_convertvector(c * scale, Ints), Ints{}};
-    for (int k = 0; k < count; k++) {
-        const Floats product = load<Floats>(b + (rows ? rows[k] * stride : k * stride)) * a[k];
-        sums[k >> 3] += __builtin_convertvector(product * scale, Ints);
+    Ints first = __builtin_convertvector(c * scale, Ints), second{};
+#pragma GCC unroll 16
+    for (int k = 0; k < Count; k++) {
+        const Floats product = load<Floats>(x.b + x.row<Sparse>(k)) * x.a[k];
+        const Ints aligned = __builtin_convertvector(product * scale, Ints);
+        if (k < 8) first += aligned;
+        else second += aligned;
     }
-    const Ints unit = largest - fraction_bits;
+    const Ints unit = largest - x.fraction_bits;
     for (int half = 0; half < 2; half++) {
-        const auto part = [&](const Ints& v) { return load<HalfInts>(reinterpret_cast<const int32_t*>(&v) + 4 * half); };
-        Doubles sum = __builtin_convertvector(part(sums[0]), Doubles);
-        if (count > 8) sum += __builtin_convertvector(part(sums[1]), Doubles);
+        const auto part = [&](const Ints& v) { return load<HalfInts>(reinterpret_cast<const char*>(&v) + 16 * half); };
+        Doubles sum = __builtin_convertvector(part(first), Doubles);
+        if (Count > 8) sum += __builtin_convertvector(part(second), Doubles);
         const HalfFloats result = to_floats(sum, part(unit));
         memcpy(d + 4 * half, &result, sizeof result);
     }
 }
 
+template <Element element, int Count, bool Sparse, int BSize>
+void multiply(const MatrixProduct& product, int fraction_bits) {
+    alignas(32) float a[kMaxDepth], b[BSize];
+    alignas(32) int32_t a_exponents[kMaxDepth], b_exponents[BSize];
+    const int columns = product.columns, depth = product.depth_of_a;
+    widen<element>(product.b, product.depth * columns, b, b_exponents);
+    for (int row = 0; row < 16; row++) {
+        constexpr int bytes = element == Element::Tf32 ? 4 : 2;
+        widen<element>(static_cast<const unsigned char*>(product.a) + row * depth * bytes, depth, a, a_exponents);
+        for (int column = 0; column < columns; column += 8)
+            for (int k = 0; k < depth; k += Count) {
+                const int skipped = (Sparse ? 0 : k * columns) + column;
+                const uint8_t* rows = Sparse ? product.rows_of_b + row * depth + k : nullptr;
+                const Chunk chunk{a + k,   a_exponents + k, b + skipped,  b_exponents + skipped,
+                                  columns, rows,            fraction_bits};
+                add_chunk<Count, Sparse>(product.d + row * columns + column, chunk);
+            }
+    }
+}
+
+template <Element element, int Count> void multiply(const MatrixProduct& product, int fraction_bits) {
+    // Fibers' stacks stay warm when the small products of a warp use little of them.
+    constexpr int small = kMaxDepth * 8;
+    if (product.rows_of_b) multiply<element, Count, true, small>(product, fraction_bits);
+    else if (product.columns == 8) multiply<element, Count, false, small>(product, fraction_bits);
+    else multiply<element, Count, false, 16 * kMaxColumns>(product, fraction_bits);
+}
+
 }  // namespace
 
-Accumulation accumulation(uint32_t arch, Element element) {
-    const int chunk = arch == 80 ? 8 : 16;
-    return {element == Element::Tf32 ? chunk / 2 : chunk, arch == 80 ? 24 : 25};
-}
-
-Widened widen(uint32_t bits, Element element) {
-    if (element == Element::Bf16) bits <<= 16;
-    if (element == Element::Tf32) bits &= ~0x1fffu;
-    float value;
-    if (element == Element::F16) {
-        _Float16 half;
-        const uint16_t low = uint16_t(bits);
-        memcpy(&half, &low, sizeof half);
-        value = float(half);
-        memcpy(&bits, &value, sizeof bits);
-    } else {
-        memcpy(&value, &bits, sizeof value);
-    }
-    if (value == 0) return {value, kNoExponent};
-    const int field = int(bits >> 23 & 255), least = element == Element::F16 ? -14 : -126;
-    // Infinity and NaN get an exponent that no sum of two hides.
-    if (field == 255) return {value, 20000};
-    return {value, std::max(field - 127, least)};
-}
-
-void multiply_row(float* d, const float* a, const int* a_exponents, const float* b, const int* b_exponents, int stride,
-                  int k, const uint8_t* rows_of_b, Accumulation accumulation) {
-    const int chunk = accumulation.products;
-    for (int from = 0; from < k; from += chunk) {
-        const int offset = rows_of_b ? 0 : from * stride;
-        add_chunk(d, a + from, a_exponents + from, b + offset, b_exponents + offset, stride,
-                  rows_of_b ? rows_of_b + from : nullptr, chunk, accumulation.fraction_bits);
-    }
+void multiply(const MatrixProduct& product, Element element, uint32_t arch) {
+    using Multiply = void (*)(const MatrixProduct&, int);
+    constexpr Multiply ampere[] = {multiply<Element::Bf16, 8>, multiply<Element::F16, 8>, multiply<Element::Tf32, 4>};
+    constexpr Multiply later[] = {multiply<Element::Bf16, 16>, multiply<Element::F16, 16>, multiply<Element::Tf32, 8>};
+    if (arch == 80) ampere[int(element)](product, 24);
+    else later[int(element)](product, 25);
 }
 
 }  // namespace emulator

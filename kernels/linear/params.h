@@ -1,4 +1,3 @@
-/* What the linear kernels are given. */
 #pragma once
 #include <stdint.h>
 
@@ -13,3 +12,7 @@ struct FactorParams {
     int32_t k;
     int32_t unused;
 };
+
+#ifdef __cplusplus
+#include "layout.h"
+#endif

@@ -2,14 +2,14 @@
 #pragma once
 #include "device/kernel.cuh"
 
-// Row and first column of this thread's byte.
+// Row and first column of this thread's byte; a grid has fewer than 2^32 threads.
 struct Byte {
     int64_t row;
     int col;
     __device__ __forceinline__ explicit Byte(int row_bytes) {
-        const int64_t index = int64_t(blockIdx.x) * blockDim.x + threadIdx.x;
-        row = index / row_bytes;
-        col = int(index - row * row_bytes) * 8;
+        const uint32_t index = blockIdx.x * blockDim.x + threadIdx.x;
+        row = index / uint32_t(row_bytes);
+        col = int(index % uint32_t(row_bytes)) * 8;
     }
 };
 

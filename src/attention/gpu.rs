@@ -15,8 +15,7 @@ use crate::{
 };
 
 mod kernels {
-    use super::super::params::*;
-    use crate::device::Kernel;
+    use super::{AbsorbParams, CombineParams, DecodeParams, Kernel};
     include!(concat!(env!("OUT_DIR"), "/attention.rs"));
 }
 
@@ -51,7 +50,6 @@ pub(super) fn attend(
     params: &Params<'_>,
     scratch: &mut Scratch,
 ) -> Result<()> {
-    let out = out.address_mut(OP)?;
     let plan = Plan::new(q, sequences, params)?;
     if plan.segments.is_empty() {
         return Ok(());
@@ -63,7 +61,7 @@ pub(super) fn attend(
     let call = Call { q, params, plan: &plan, layout: &layout, memory: buffer.address() };
     call.absorb()?;
     call.decode()?;
-    call.combine(out)
+    call.combine(out.address())
 }
 
 /// Everything that is launched for a call.

@@ -132,8 +132,9 @@ pub fn scratch_bytes(q: &Tensor, sequences: &[Sequence<'_>], params: &Params<'_>
 }
 
 fn check_out(out: &Tensor, q: &Tensor) -> Result<()> {
-    if out.shape() != q.shape() {
-        return Err(Error::shape(OP, format!("out {:?}", out.shape()), format!("{:?}", q.shape())));
+    if out.shape() != q.shape() || !out.is_contiguous() || out.is_shared() {
+        let expected = format!("{:?}, contiguous, the sole owner of its memory", q.shape());
+        return Err(Error::shape(OP, format!("out {:?} with strides {:?}", out.shape(), out.strides()), expected));
     }
     if out.dtype() != Dtype::F32 {
         return Err(Error::Dtype { op: OP, found: out.dtype(), expected: &[Dtype::F32] });
@@ -150,7 +151,7 @@ fn check_device(name: &str, found: &Device, q: &Tensor) -> Result<()> {
 }
 
 fn check(q: &Tensor, sequences: &[Sequence<'_>], params: &Params<'_>) -> Result<()> {
-    let &[queries, n_heads, head_dim] = q.shape() else {
+    let &[queries, _, head_dim] = q.shape() else {
         return Err(Error::shape(OP, format!("q {:?}", q.shape()), "[queries, n_heads, head_dim]"));
     };
     if head_dim == 0 {

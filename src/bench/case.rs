@@ -10,7 +10,7 @@ use super::{
     timing::{self, Side},
 };
 use crate::{
-    Error, InputError, Result,
+    Device, Error, InputError, Result,
     report::{Baseline, Row},
 };
 
@@ -223,7 +223,7 @@ pub trait Case {
 ///
 /// # Errors
 /// Whatever a timed call returns; a failure while verifying becomes the row's note.
-pub fn measure(case: &mut dyn Case, device: &str, limits: &timing::Limits, best: &roofline::Limits) -> Result<Row> {
+pub fn measure(case: &mut dyn Case, device: &Device, limits: &timing::Limits, best: &roofline::Limits) -> Result<Row> {
     let line = case.line();
     let verdict = case.verify().unwrap_or_else(|error| Verdict { note: Some(error.to_string()), ..Verdict::default() });
     let mut params = line.params();
@@ -233,7 +233,7 @@ pub fn measure(case: &mut dyn Case, device: &str, limits: &timing::Limits, best:
         case: line.to_string(),
         op: line.op,
         params,
-        device: device.to_owned(),
+        device: device.to_string(),
         dtype: case.dtype(),
         verified: verdict.passed,
         error: named(verdict.error),
@@ -249,9 +249,9 @@ pub fn measure(case: &mut dyn Case, device: &str, limits: &timing::Limits, best:
         return Ok(row);
     }
     let rival = case.baseline();
-    let (ours, theirs) = timing::race(limits, rival.is_some(), &mut |side| case.call(side))?;
+    let (ours, theirs) = timing::race(limits, rival.is_some(), &mut |side| case.call(side), &|| device.synchronize())?;
     row.seconds = Some(ours);
-    row.roofline = Some(best.judge(work.bytes, work.flops, ours.median));
+    row.roofline = best.judge(work.bytes, work.flops, ours.median);
     row.baseline = rival.zip(theirs).map(|(name, t)| Baseline { name, seconds: t.median, ratio: t.median / ours.median });
     Ok(row)
 }

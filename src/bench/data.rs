@@ -18,6 +18,7 @@ use super::{
 use crate::{
     Device, Dtype, Error, InputError, Result, Tensor,
     cache::{self, Bases},
+    device::Kind,
     model::files::{SafeFile, StoredDtype},
     philox::Stream,
 };
@@ -138,7 +139,10 @@ pub(super) const MOST_WINDOWS: usize = 96;
 
 /// Data of a run, made when first asked for and kept while cases ask for the same again.
 pub(super) struct Inputs {
+    /// Where operations run.
     device: Device,
+    /// Where data is made, and what it is checked with.
+    host: Device,
     remarks: Vec<String>,
     batch: Option<(Matrices, Dtype, Rc<Batch>)>,
     matrices: Option<(Matrices, Dtype, Tensor)>,
@@ -154,6 +158,10 @@ impl Inputs {
     pub(super) fn new(request: &Request) -> Self {
         Self {
             device: request.device.clone(),
+            host: match request.device.kind() {
+                Kind::Cpu => request.device.clone(),
+                _ => Device::cpu(),
+            },
             remarks: Vec::new(),
             batch: None,
             matrices: None,
@@ -176,9 +184,14 @@ impl Inputs {
         self.model.is_some()
     }
 
-    /// Where data is made.
+    /// Where operations run.
     pub(super) fn device(&self) -> &Device {
         &self.device
+    }
+
+    /// Where data is made: the device itself on a CPU.
+    pub(super) fn host(&self) -> &Device {
+        &self.host
     }
 
     /// Adds something that users should read.
@@ -222,18 +235,18 @@ impl Inputs {
                 if let Some(reason) = too_large([*batch, *rows, *cols].into_iter().try_fold(16usize, usize::checked_mul)) {
                     return Ok(Err(reason));
                 }
-                power(*batch, *rows, *cols, *seed, &self.device)?
+                power(*batch, *rows, *cols, *seed, &self.host)?
             }
             Matrices::File { path, tensor } => self.file_tensor(path, tensor)?,
             Matrices::Model { values, windows } => match self.captured(*windows)? {
                 Ok(captured) => {
                     let (rows, shape) = captured.matrices(*values);
-                    Tensor::from_slice(&rows, &shape, &self.device)?
+                    Tensor::from_slice(&rows, &shape, &self.host)?
                 }
                 Err(reason) => return Ok(Err(reason)),
             },
         };
-        let tensor = tensor.to_dtype(dtype)?;
+        let tensor = tensor.to_dtype(dtype)?.to_device(&self.device)?;
         self.matrices = Some((matrices.clone(), dtype, tensor.clone()));
         Ok(Ok(tensor))
     }
@@ -258,7 +271,7 @@ impl Inputs {
         let Some((model, text)) = &self.model else {
             return Ok(Err(format!("needs models/{REAL_MODEL}; set LOWKEY_MODELS to the folder `models`")));
         };
-        let captured = Rc::new(Captured::new(model, text, windows, &self.device)?);
+        let captured = Rc::new(Captured::new(model, text, windows, &self.host)?);
         self.captured = Some(Rc::clone(&captured));
         Ok(Ok(captured))
     }
@@ -299,13 +312,13 @@ impl Inputs {
                 if let Some(reason) = too_large(tokens.bytes(config.n_layers, config.n_kv_heads, config.head_dim)) {
                     return Ok(Err(reason));
                 }
-                Sequences::captured(&captured, tokens, &self.device)?
+                Sequences::captured(&captured, tokens, &self.host)?
             }
             Text::Power { heads, head_dim, seed } => {
                 if let Some(reason) = too_large(tokens.bytes(1, heads.1, *head_dim)) {
                     return Ok(Err(reason));
                 }
-                Sequences::power(*heads, *head_dim, *seed, tokens, &self.device)?
+                Sequences::power(*heads, *head_dim, *seed, tokens, &self.host)?
             }
         };
         let sequences = Rc::new(sequences);
@@ -337,7 +350,7 @@ impl Inputs {
     }
 
     fn file_tensor(&self, path: &str, name: &str) -> Result<Tensor> {
-        let tensor = SafeFile::open(path)?.allow_nonfinite(self.allow_nonfinite).read(name, &self.device)?;
+        let tensor = SafeFile::open(path)?.allow_nonfinite(self.allow_nonfinite).read(name, &self.host)?;
         let &[.., rows, cols] = tensor.shape() else {
             let error =
                 InputError::new(format!("tensor {name:?}, shape"), format!("{:?}", tensor.shape()), "[.., tokens, width]");

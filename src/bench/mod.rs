@@ -9,8 +9,11 @@ pub mod doctor;
 mod host;
 mod limits;
 pub mod mask;
+mod moved;
 mod oracle;
+mod params;
 pub mod roofline;
+mod roofline_gpu;
 pub mod svd;
 pub mod sweep;
 pub mod timing;
@@ -118,10 +121,9 @@ pub fn run(request: &Request, watcher: &mut dyn Watcher) -> Result<Document> {
     inputs.take_remarks().iter().for_each(|line| watcher.say(line));
     watcher.begin(planned.len());
     watcher.doing("measuring the limits of the device");
-    let best = roofline::Limits::measure(request.quick);
+    let best = roofline::Limits::measure(&request.device, request.quick)?;
     let limits = if request.quick { timing::Limits::quick() } else { timing::Limits::usual() };
-    let device = request.device.to_string();
-    let mut document = empty_document(&device, &best);
+    let mut document = empty_document(&request.device.to_string(), &best);
     for case in planned {
         let line = case.line().to_string();
         watcher.doing(&line);
@@ -134,7 +136,7 @@ pub fn run(request: &Request, watcher: &mut dyn Watcher) -> Result<Document> {
             }
             Err(reason) => document.skipped.push(Skipped { case: line, reason }),
             Ok(mut case) => {
-                let row = measure(&mut *case, &device, &limits, &best)?;
+                let row = measure(&mut *case, &request.device, &limits, &best)?;
                 watcher.done(&row)?;
                 document.rows.push(row);
             }

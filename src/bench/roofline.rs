@@ -4,8 +4,10 @@ use std::{hint::black_box, time::Instant};
 
 use rayon::prelude::*;
 
-use super::host;
+use super::{host, roofline_gpu};
 use crate::{
+    Device, Result,
+    device::Kind,
     device::simd::{self, Level, fma, multiversion},
     report::{Bandwidth, DeviceInfo, Roofline},
 };
@@ -19,8 +21,23 @@ pub struct Limits {
 }
 
 impl Limits {
-    /// Measures the CPU: over a second, or a fifth of that when `quick`.
-    pub fn measure(quick: bool) -> Self {
+    /// Measures the device: over a second, or a fifth of that when `quick`. An emulated device has no limits worth a name:
+    /// its times are of the emulation.
+    ///
+    /// # Errors
+    /// [`crate::Error::Device`] when the device fails.
+    pub fn measure(device: &Device, quick: bool) -> Result<Self> {
+        match device.kind() {
+            Kind::Cpu => Ok(Self::of_cpu(quick)),
+            Kind::Emulated => Ok(Self::of(f64::INFINITY, f64::INFINITY)),
+            Kind::Cuda => {
+                let (flops, bandwidth) = roofline_gpu::measure(device, quick)?;
+                Ok(Self { flops, bandwidth })
+            }
+        }
+    }
+
+    fn of_cpu(quick: bool) -> Self {
         let seconds = if quick { 0.05 } else { 0.25 };
         let wanted: usize = if quick { 96 << 20 } else { 256 << 20 };
         let free = host::memory("MemAvailable:").unwrap_or(u64::MAX) / 4;
@@ -41,20 +58,26 @@ impl Limits {
 
     /// Adds the limits to what is said about the device.
     pub fn describe(&self, device: &mut DeviceInfo) {
-        device.flops_per_second = Some(self.flops);
-        device.bytes_per_second = self.bandwidth.last().map(|b| b.bytes_per_second);
-        device.bandwidth.clone_from(&self.bandwidth);
+        if self.flops.is_finite() {
+            device.flops_per_second = Some(self.flops);
+            device.bytes_per_second = self.bandwidth.last().map(|b| b.bytes_per_second);
+            device.bandwidth.clone_from(&self.bandwidth);
+        }
     }
 
     /// Which limit a call is bound by, and the share of it that `seconds` reached.
     ///
     /// A call that moves no more bytes than fit a cache is held to that cache's rate: repeated calls find them there.
-    pub fn judge(&self, bytes: u64, flops: u64, seconds: f64) -> Roofline {
+    /// `None` where the device has no measured limits.
+    pub fn judge(&self, bytes: u64, flops: u64, seconds: f64) -> Option<Roofline> {
+        if !self.flops.is_finite() {
+            return None;
+        }
         let fits = self.bandwidth.iter().find(|b| b.bytes >= bytes).or(self.bandwidth.last());
         let memory = fits.map_or(0.0, |b| bytes as f64 / b.bytes_per_second);
         let compute = flops as f64 / self.flops;
         let (bound, least) = if memory >= compute { ("memory", memory) } else { ("compute", compute) };
-        Roofline { bound: bound.to_owned(), fraction: Some(least / seconds).filter(|f| f.is_finite()) }
+        Some(Roofline { bound: bound.to_owned(), fraction: Some(least / seconds).filter(|f| f.is_finite()) })
     }
 }
 

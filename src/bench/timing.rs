@@ -45,15 +45,21 @@ pub enum Side {
 /// A run shorter than this is repeated and divided, or the clock's resolution would show.
 const SHORTEST_SAMPLE: Duration = Duration::from_micros(200);
 
-/// Times our side, and with `baseline` the other as well, turn by turn so that a drifting machine slows both.
+/// Times our side, and with `baseline` the other as well, turn by turn so that a drifting machine slows both. A sample
+/// is some calls and then `finish`, which waits for a device that works on its own.
 ///
 /// # Errors
 /// Whatever a call returns.
-pub fn race(limits: &Limits, baseline: bool, call: &mut dyn FnMut(Side) -> Result<()>) -> Result<(Seconds, Option<Seconds>)> {
+pub fn race(
+    limits: &Limits,
+    baseline: bool,
+    call: &mut dyn FnMut(Side) -> Result<()>,
+    finish: &dyn Fn() -> Result<()>,
+) -> Result<(Seconds, Option<Seconds>)> {
     let sides: &[Side] = if baseline { &[Side::Ours, Side::Baseline] } else { &[Side::Ours] };
     let mut calls = [1usize; 2];
     for (i, side) in sides.iter().enumerate() {
-        calls[i] = warm_up(limits, &mut || call(*side))?;
+        calls[i] = warm_up(limits, &mut || call(*side).and_then(|()| finish()))?;
     }
     let mut samples = [Vec::new(), Vec::new()];
     let start = Instant::now();
@@ -66,6 +72,7 @@ pub fn race(limits: &Limits, baseline: bool, call: &mut dyn FnMut(Side) -> Resul
             for _ in 0..calls[i] {
                 call(sides[i])?;
             }
+            finish()?;
             samples[i].push(begin.elapsed().as_secs_f64() / calls[i] as f64);
         }
         let runs = round + 1;

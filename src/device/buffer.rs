@@ -78,12 +78,27 @@ impl Buffer {
         self.device().copy_out(address, to)
     }
 
+    /// Overwrites `len` bytes from `offset` with those of another buffer of the device from `start`, without the host seeing
+    /// them; after the work given to the device before.
+    ///
+    /// # Errors
+    /// As [`Buffer::write`]; [`Error::Device`] as well when the buffers are on different devices.
+    pub fn copy_from(&mut self, offset: usize, from: &Self, start: usize, len: usize) -> Result<()> {
+        const OP: &str = "Buffer::copy_from";
+        if self.device() != from.device() {
+            let found = format!("{OP}: from {} to {}", from.device(), self.device());
+            return Err(Error::device(found, "pass through the host with read and write"));
+        }
+        let (to, from) = (self.range(OP, offset, len)?, from.range(OP, start, len)?);
+        self.device().copy_within(to, from, len)
+    }
+
     /// Sets every byte to zero, after the work given to the device before.
     ///
     /// # Errors
     /// [`Error::Device`] when the device fails.
     pub fn zero(&mut self) -> Result<()> {
-        self.device().zero(self.allocation.address, self.allocation.bytes)
+        self.device().zero(self.address().get(), self.bytes())
     }
 
     fn range(&self, op: &'static str, offset: usize, len: usize) -> Result<u64> {
@@ -91,7 +106,7 @@ impl Buffer {
             let found = format!("bytes {offset}..{offset}+{len}");
             return Err(Error::shape(op, found, format!("a range within {} bytes", self.bytes())));
         }
-        Ok(self.allocation.address + offset as u64)
+        Ok(self.address().offset(offset).get())
     }
 
     /// The memory as elements of `T`; a remainder shorter than `T` is left out.

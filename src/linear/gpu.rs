@@ -1,14 +1,13 @@
 //! A factorized layer on a device: a kernel down to the rank and one up from it, eight rows to a block.
 
-use super::{FACTORIZED, params::FactorParams};
+use super::params::FactorParams;
 use crate::{
     Dtype, Result, Scratch, Tensor,
     device::{Address, Grid, Kernel},
 };
 
 mod kernels {
-    use super::super::params::*;
-    use crate::device::Kernel;
+    use super::{FactorParams, Kernel};
     include!(concat!(env!("OUT_DIR"), "/linear.rs"));
 }
 
@@ -34,12 +33,12 @@ pub(super) fn factorized(
         Dtype::F16 => (&kernels::LINEAR_FACTORIZED_DOWN_F16, &kernels::LINEAR_FACTORIZED_UP_F16),
         _ => (&kernels::LINEAR_FACTORIZED_DOWN_BF16, &kernels::LINEAR_FACTORIZED_UP_BF16),
     };
-    let (rows, y) = (x.shape()[0], y.address_mut(FACTORIZED)?);
+    let rows = x.shape()[0];
     let latent = scratch.address(factorized_scratch(x, b))?;
     let bias = bias.map_or(Address::NULL, Tensor::address);
     // Down, all warps of a block share one output; up, each has its own.
     multiply(down, 1, [x.address(), latent, Address::NULL], b, rows)?;
-    multiply(up, WARPS, [latent, y, bias], a, rows)
+    multiply(up, WARPS, [latent, y.address(), bias], a, rows)
 }
 
 /// out = x W' + bias, for `[x, out, bias]`; `outputs` of them a block.

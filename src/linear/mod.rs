@@ -121,6 +121,9 @@ fn check_factors(x: &Tensor, b: &Tensor, a: &Tensor) -> Result<()> {
 /// The arguments that only the second product sees.
 fn check_ends(out: &Tensor, x: &Tensor, a: &Tensor, bias: Option<&Tensor>) -> Result<()> {
     let (rows, n) = (x.shape()[0], a.shape()[0]);
+    if out.is_shared() {
+        return Err(Error::shape(FACTORIZED, "out shares its memory", "a sole owner"));
+    }
     let ends = [(Some(out), vec![rows, n]), (bias, vec![n])];
     for (tensor, shape) in ends.iter().filter_map(|(tensor, shape)| tensor.map(|tensor| (tensor, shape))) {
         if tensor.shape() != shape || !tensor.is_contiguous() {

@@ -11,6 +11,8 @@ use crate::{Dtype, Result, Scratch, Tensor, device::simd::multiversion};
 
 /// Bins of a digit of [`select_in_tensor`]: a 31-bit key has two digits.
 const BINS: usize = 1 << 16;
+/// Columns of a word of the mask.
+const WORD: usize = 32;
 /// Elements below which a second thread costs more than it saves.
 const WORTH_A_THREAD: usize = 1 << 15;
 
@@ -205,12 +207,13 @@ fn write_kept(keys: &[u32], threshold: u32, ties: &mut usize, bits: &mut [u8]) {
 #[inline(always)]
 fn write_at_least_body<const FUSED: bool>(keys: &[u32], threshold: u32, bits: &mut [u8]) -> u32 {
     let mut equal = 0;
-    for (keys, byte) in keys.chunks(8).zip(bits) {
-        *byte = 0;
+    for (keys, bits) in keys.chunks(WORD).zip(bits.chunks_mut(WORD / 8)) {
+        let mut word = 0;
         for (i, key) in keys.iter().enumerate() {
-            *byte |= u8::from(*key >= threshold) << i;
+            word |= u32::from(*key >= threshold) << i;
             equal += u32::from(*key == threshold);
         }
+        bits.copy_from_slice(&word.to_le_bytes()[..bits.len()]);
     }
     equal
 }
@@ -222,7 +225,11 @@ multiversion! {
 
 /// Sets the bits of the `n` largest keys of every `m`.
 fn write_pattern(keys: &[u32], n: usize, m: usize, bits: &mut [u8]) {
-    bits.fill(0);
+    match m {
+        4 => return write_pattern_of_4(keys, n as u32, bits),
+        8 => return write_pattern_of_8(keys, n as u32, bits),
+        _ => bits.fill(0),
+    }
     for (group, keys) in keys.chunks(m).enumerate() {
         for (i, key) in keys.iter().enumerate() {
             let before = keys[..i].iter().filter(|other| *other >= key).count();
@@ -231,6 +238,51 @@ fn write_pattern(keys: &[u32], n: usize, m: usize, bits: &mut [u8]) {
             bits[col / 8] |= u8::from(before + after < n) << (col % 8);
         }
     }
+}
+
+/// As [`write_pattern`] for an `M` that divides a word. Past the last key are zeros, which come after every key.
+#[inline(always)]
+fn write_pattern_body<const M: usize>(keys: &[u32], n: u32, bits: &mut [u8]) {
+    for (keys, bits) in keys.chunks(WORD).zip(bits.chunks_exact_mut(WORD / 8)) {
+        let mut padded = [0; WORD];
+        padded[..keys.len()].copy_from_slice(keys);
+        let word = kept_of_word::<M>(&padded, n) & (u32::MAX >> (WORD - keys.len()));
+        bits.copy_from_slice(&word.to_le_bytes());
+    }
+}
+
+/// Compares every key of a group with one of its keys after the other, in the shape that compilers make vectors of.
+#[inline(always)]
+fn kept_of_word<const M: usize>(keys: &[u32; WORD], n: u32) -> u32 {
+    let mut larger = [0; WORD];
+    for start in (0..WORD).step_by(M) {
+        for i in 0..M {
+            for j in 0..M {
+                // An equal key comes first where its position does; a key has 31 bits and room for the one added.
+                let key = keys[start + i] + u32::from(i < j);
+                larger[start + j] += u32::from(key > keys[start + j]);
+            }
+        }
+    }
+    (0..WORD).fold(0, |word, i| word | u32::from(larger[i] < n) << i)
+}
+
+#[inline(always)]
+fn write_pattern_of_4_body<const FUSED: bool>(keys: &[u32], n: u32, bits: &mut [u8]) {
+    write_pattern_body::<4>(keys, n, bits);
+}
+
+#[inline(always)]
+fn write_pattern_of_8_body<const FUSED: bool>(keys: &[u32], n: u32, bits: &mut [u8]) {
+    write_pattern_body::<8>(keys, n, bits);
+}
+
+multiversion! {
+    fn write_pattern_of_4(keys: &[u32], n: u32, bits: &mut [u8]) = write_pattern_of_4_body
+}
+
+multiversion! {
+    fn write_pattern_of_8(keys: &[u32], n: u32, bits: &mut [u8]) = write_pattern_of_8_body
 }
 
 pub(super) fn apply(out: &mut Tensor, weights: &Tensor, mask: &Mask) -> Result<()> {

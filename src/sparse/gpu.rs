@@ -198,14 +198,17 @@ fn extents(op: &'static str, matrix: &Tensor) -> Result<[u32; 2]> {
 }
 
 fn too_large(op: &'static str, shape: &[usize]) -> Error {
-    Error::shape(op, format!("{shape:?}"), format!("at most {MOST} rows and columns, and 2^42 elements, on a device"))
+    Error::shape(
+        op,
+        format!("{shape:?}"),
+        format!("at most {MOST} rows and columns, and a mask of fewer than 2^32 bytes, on a device"),
+    )
 }
 
 /// A grid with a thread for each byte of a mask.
 fn thread_per_byte(op: &'static str, rows: u32, row_bytes: i32) -> Result<Grid> {
-    let blocks = (u64::from(rows) * row_bytes as u64).div_ceil(THREADS.into());
-    match i32::try_from(blocks) {
-        Ok(blocks) => Ok(Grid { blocks: [blocks as u32, 1, 1], threads: THREADS, shared: 0 }),
-        Err(_) => Err(too_large(op, &[rows as usize, row_bytes as usize * 8])),
+    match rows.checked_mul(row_bytes as u32).and_then(|bytes| bytes.checked_next_multiple_of(THREADS)) {
+        Some(threads) => Ok(Grid { blocks: [threads / THREADS, 1, 1], threads: THREADS, shared: 0 }),
+        None => Err(too_large(op, &[rows as usize, row_bytes as usize * 8])),
     }
 }

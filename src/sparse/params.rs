@@ -1,14 +1,14 @@
-//! Made by `tools/bindings` from `kernels/sparse/params.h`: what its kernels take.
+//! Made by `tools/bindings` from `kernels/sparse/params.h`.
 
 use crate::device::Address;
 
-#[doc = " Progress of a selection over a whole matrix."]
+/// Progress of a selection over a whole matrix.
 #[repr(C)]
-#[derive(Debug, Copy, Clone, bytemuck :: Pod, bytemuck :: Zeroable)]
+#[derive(Debug, Copy, Clone, bytemuck::Pod, bytemuck::Zeroable)]
 pub(crate) struct Selection {
-    #[doc = " upper digits of the threshold, all of them at the end"]
+    /// upper digits of the threshold, all of them at the end
     pub(crate) key: u32,
-    #[doc = " how many of the keys that share them are to be kept, at least one"]
+    /// how many of the keys that share them are to be kept, at least one
     pub(crate) left: u32,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
@@ -19,21 +19,21 @@ const _: () = {
     ["Offset of field: Selection::left"][::core::mem::offset_of!(Selection, left) - 4usize];
 };
 #[repr(C)]
-#[derive(Debug, Copy, Clone, bytemuck :: Pod, bytemuck :: Zeroable)]
+#[derive(Debug, Copy, Clone, bytemuck::Pod, bytemuck::Zeroable)]
 pub(crate) struct CountParams {
-    #[doc = " [rows, cols] f32|f16|bf16, rows row_stride elements apart"]
+    /// [rows, cols] f32|f16|bf16, rows row_stride elements apart
     pub(crate) scores: Address,
-    #[doc = " Selection"]
+    /// Selection
     pub(crate) selection: Address,
-    #[doc = " [2048], added to"]
+    /// [2048], added to
     pub(crate) counts: Address,
-    #[doc = " [1] least row-major index of a NaN"]
+    /// [1] least row-major index of a NaN
     pub(crate) first_nan: Address,
     pub(crate) row_stride: i64,
     pub(crate) rows: i32,
     pub(crate) cols: i32,
     pub(crate) infinity: u32,
-    #[doc = " bits of the key below those that are known"]
+    /// bits of the key below those that are known
     pub(crate) top: i32,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
@@ -51,11 +51,11 @@ const _: () = {
     ["Offset of field: CountParams::top"][::core::mem::offset_of!(CountParams, top) - 52usize];
 };
 #[repr(C)]
-#[derive(Debug, Copy, Clone, bytemuck :: Pod, bytemuck :: Zeroable)]
+#[derive(Debug, Copy, Clone, bytemuck::Pod, bytemuck::Zeroable)]
 pub(crate) struct PickParams {
-    #[doc = " [2048], set to zero for the next digit"]
+    /// [2048], set to zero for the next digit
     pub(crate) counts: Address,
-    #[doc = " Selection"]
+    /// Selection
     pub(crate) selection: Address,
     pub(crate) top: i32,
     pub(crate) pad: i32,
@@ -70,13 +70,13 @@ const _: () = {
     ["Offset of field: PickParams::pad"][::core::mem::offset_of!(PickParams, pad) - 20usize];
 };
 #[repr(C)]
-#[derive(Debug, Copy, Clone, bytemuck :: Pod, bytemuck :: Zeroable)]
+#[derive(Debug, Copy, Clone, bytemuck::Pod, bytemuck::Zeroable)]
 pub(crate) struct TiesParams {
-    #[doc = " [rows, cols] f32|f16|bf16, rows row_stride elements apart"]
+    /// [rows, cols] f32|f16|bf16, rows row_stride elements apart
     pub(crate) scores: Address,
-    #[doc = " Selection"]
+    /// Selection
     pub(crate) selection: Address,
-    #[doc = " [rows] keys equal to the threshold"]
+    /// [rows] keys equal to the threshold
     pub(crate) ties: Address,
     pub(crate) row_stride: i64,
     pub(crate) cols: i32,
@@ -94,9 +94,9 @@ const _: () = {
     ["Offset of field: TiesParams::pad"][::core::mem::offset_of!(TiesParams, pad) - 36usize];
 };
 #[repr(C)]
-#[derive(Debug, Copy, Clone, bytemuck :: Pod, bytemuck :: Zeroable)]
+#[derive(Debug, Copy, Clone, bytemuck::Pod, bytemuck::Zeroable)]
 pub(crate) struct ScanParams {
-    #[doc = " [rows], replaced by the sum over the rows before"]
+    /// [rows], replaced by the sum over the rows before
     pub(crate) ties: Address,
     pub(crate) rows: i32,
     pub(crate) pad: i32,
@@ -110,24 +110,24 @@ const _: () = {
     ["Offset of field: ScanParams::pad"][::core::mem::offset_of!(ScanParams, pad) - 12usize];
 };
 #[repr(C)]
-#[derive(Debug, Copy, Clone, bytemuck :: Pod, bytemuck :: Zeroable)]
+#[derive(Debug, Copy, Clone, bytemuck::Pod, bytemuck::Zeroable)]
 pub(crate) struct SelectParams {
-    #[doc = " [rows, cols] f32|f16|bf16, rows row_stride elements apart"]
+    /// [rows, cols] f32|f16|bf16, rows row_stride elements apart
     pub(crate) scores: Address,
-    #[doc = " [rows, words]"]
+    /// [rows, words]
     pub(crate) bits: Address,
-    #[doc = " [1] least row-major index of a NaN"]
+    /// [1] least row-major index of a NaN
     pub(crate) first_nan: Address,
-    #[doc = " Selection over the whole matrix; null: a selection in each row"]
+    /// Selection over the whole matrix; null: a selection in each row
     pub(crate) selection: Address,
-    #[doc = " [rows] keys equal to the threshold in the rows before; null without selection"]
+    /// [rows] keys equal to the threshold in the rows before; null without selection
     pub(crate) ties_before: Address,
     pub(crate) row_stride: i64,
     pub(crate) cols: i32,
-    #[doc = " of a row, or of the matrix"]
+    /// of a row, or of the matrix
     pub(crate) keep: u32,
     pub(crate) infinity: u32,
-    #[doc = " whether shared memory has room for a row; never with a selection"]
+    /// whether shared memory has room for a row; never with a selection
     pub(crate) staged: i32,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
@@ -146,19 +146,19 @@ const _: () = {
     ["Offset of field: SelectParams::staged"][::core::mem::offset_of!(SelectParams, staged) - 60usize];
 };
 #[repr(C)]
-#[derive(Debug, Copy, Clone, bytemuck :: Pod, bytemuck :: Zeroable)]
+#[derive(Debug, Copy, Clone, bytemuck::Pod, bytemuck::Zeroable)]
 pub(crate) struct PatternParams {
-    #[doc = " [rows, cols] f32|f16|bf16, rows row_stride elements apart"]
+    /// [rows, cols] f32|f16|bf16, rows row_stride elements apart
     pub(crate) scores: Address,
-    #[doc = " [rows, row_bytes]"]
+    /// [rows, row_bytes]
     pub(crate) bits: Address,
-    #[doc = " [1] least row-major index of a NaN"]
+    /// [1] least row-major index of a NaN
     pub(crate) first_nan: Address,
     pub(crate) row_stride: i64,
     pub(crate) rows: i32,
     pub(crate) cols: i32,
     pub(crate) row_bytes: i32,
-    #[doc = " of each group"]
+    /// of each group
     pub(crate) keep: i32,
     pub(crate) infinity: u32,
     pub(crate) pad: i32,
@@ -179,13 +179,13 @@ const _: () = {
     ["Offset of field: PatternParams::pad"][::core::mem::offset_of!(PatternParams, pad) - 52usize];
 };
 #[repr(C)]
-#[derive(Debug, Copy, Clone, bytemuck :: Pod, bytemuck :: Zeroable)]
+#[derive(Debug, Copy, Clone, bytemuck::Pod, bytemuck::Zeroable)]
 pub(crate) struct ApplyParams {
-    #[doc = " [rows, cols] f32|f16|bf16, rows row_stride elements apart"]
+    /// [rows, cols] f32|f16|bf16, rows row_stride elements apart
     pub(crate) weights: Address,
-    #[doc = " [rows, row_bytes]"]
+    /// [rows, row_bytes]
     pub(crate) bits: Address,
-    #[doc = " [rows, cols] as the weights, contiguous"]
+    /// [rows, cols] as the weights, contiguous
     pub(crate) out: Address,
     pub(crate) row_stride: i64,
     pub(crate) rows: i32,

@@ -81,7 +81,8 @@ inline __half2 __hmul2(__half2 a, __half2 b) {
 }
 // Rounds to double first, which moves a half in contrived ties alone.
 inline __half __hfma(__half a, __half b, __half c) {
-    return __ushort_as_half(emulator::bits_as<unsigned short>(_Float16(fma(double(float(a)), double(float(b)), double(float(c))))));
+    const double sum = fma(double(float(a)), double(float(b)), double(float(c)));
+    return __ushort_as_half(emulator::bits_as<unsigned short>(_Float16(sum)));
 }
 inline __half2 __hfma2(__half2 a, __half2 b, __half2 c) {
     return {__hfma(a.x, b.x, c.x), __hfma(a.y, b.y, c.y)};

@@ -21,9 +21,10 @@ use std::{
 };
 
 use super::{
-    Device, Grid, Kind,
+    Device, Grid, Kind, TileMap,
     backend::{Backend, Mark, Moment, RawStream, Refusal, Replay},
     kernels,
+    tile_map::Tiles,
 };
 use crate::{Error, Result};
 use library::Library;
@@ -106,6 +107,18 @@ impl Device {
         emulator.map_or_else(Vec::new, |emulator| lock(&emulator.traced).iter().cloned().collect())
     }
 
+    /// Runs a kernel of [`Emulation::library`] that this crate does not have.
+    ///
+    /// # Safety
+    /// As [`Device::launch_raw`]; what the kernel does wrong, the emulator reports.
+    ///
+    /// # Errors
+    /// [`Error::Device`] when the device is not emulated, the library has no such kernel, or the kernel fails.
+    pub unsafe fn launch_foreign(&self, name: &str, grid: Grid, params: &[u8]) -> Result<()> {
+        let emulator = self.inner.backend.as_any().downcast_ref::<Emulator>();
+        emulator.ok_or_else(|| self.unsupported(name))?.run(name, grid, params)
+    }
+
     /// Whether this device's kernels are checked for races, bounds and undefined behaviour on every access.
     pub fn is_checked(&self) -> bool {
         self.inner.backend.as_any().downcast_ref::<Emulator>().is_some_and(|emulator| emulator.library.is_checked())
@@ -149,9 +162,9 @@ impl Emulator {
         }
     }
 
-    fn run(&self, kernel: usize, grid: Grid, params: &[u8]) -> Result<()> {
+    fn run(&self, name: &str, grid: Grid, params: &[u8]) -> Result<()> {
         self.alive()?;
-        let name = CString::new(kernels()[kernel].name).unwrap_or_default();
+        let name = CString::new(name).unwrap_or_default();
         let skip = self.emulation.skip.as_ref();
         let skip_file = skip.map(|site| CString::new(site.file.as_str()).unwrap_or_default());
         let mut launch = api::Launch {
@@ -196,7 +209,7 @@ impl Emulator {
             return Ok(());
         }
         match work {
-            Work::Launch { kernel, grid, params } => self.run(kernel, grid, &params)?,
+            Work::Launch { kernel, grid, params } => self.run(kernels()[kernel].name, grid, &params)?,
             // SAFETY: allocated here, and owned by whoever gave the work.
             Work::Zero { address, bytes } => unsafe { ptr::write_bytes(address as *mut u8, 0, bytes) },
             // SAFETY: as above; the ranges may overlap.
@@ -259,6 +272,12 @@ impl Backend for Emulator {
 
     fn synchronize(&self, _: RawStream) -> Result<()> {
         self.alive()
+    }
+
+    fn tile_map(&self, tiles: &Tiles) -> Result<TileMap> {
+        self.alive()?;
+        let refused = || Error::device("emulated: a GPU would refuse this map of tiles", "check its shape and alignment");
+        self.library.tile_map(tiles).ok_or_else(refused)
     }
 
     fn new_stream(&self) -> Result<RawStream> {

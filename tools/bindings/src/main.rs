@@ -33,22 +33,20 @@ fn root() -> PathBuf {
 
 /// libclang, where `tools/setup` puts it or the environment says.
 fn find_libclang() -> Result<(), String> {
-    if env::var_os("LIBCLANG_PATH").is_some() {
-        return Ok(());
-    }
-    let fetched = root().join(".toolkit/clang/native");
-    if !fetched.is_dir() {
-        return Err(format!("no libclang: run tools/setup, or set LIBCLANG_PATH ({} is not there)", fetched.display()));
+    let named = env::var_os("LIBCLANG_PATH").map(PathBuf::from);
+    let folder = named.unwrap_or_else(|| root().join(".toolkit/clang/native"));
+    let holds_it = |name: &str| folder.join(name).exists() || folder.is_file();
+    if !["libclang.so", "libclang.so.1", "libclang.dylib"].into_iter().any(holds_it) {
+        return Err(format!("no libclang in {}: run tools/setup, or set LIBCLANG_PATH", folder.display()));
     }
     // SAFETY: no other thread runs yet.
-    unsafe { env::set_var("LIBCLANG_PATH", fetched) };
+    unsafe { env::set_var("LIBCLANG_PATH", folder) };
     Ok(())
 }
 
 fn headers() -> Vec<PathBuf> {
-    let folders = [root().join("kernels"), root().join("tests")];
-    let entries = folders.iter().flat_map(|folder| fs::read_dir(folder).unwrap());
-    let mut headers: Vec<PathBuf> = entries.map(|entry| entry.unwrap().path().join("params.h")).collect();
+    let folders = fs::read_dir(root().join("kernels")).unwrap();
+    let mut headers: Vec<PathBuf> = folders.map(|entry| entry.unwrap().path().join("params.h")).collect();
     headers.retain(|path| path.is_file());
     headers.sort();
     headers
@@ -74,12 +72,15 @@ fn make(header: &Path) -> [Made; 2] {
         .unwrap()
         .to_string();
     let source = header.strip_prefix(root()).unwrap().display();
+    let home = rust_home(&folder);
+    // Tests are a crate of their own.
+    let library = if home.starts_with(root().join("src")) { "crate" } else { "lowkey" };
     let rust = format!(
         "//! Made by `tools/bindings` from `{source}`.\n\n\
-         use crate::device::Address;\n\n{}",
+         use {library}::device::Address;\n\n{}",
         structs(&bindings)
     );
-    [(rust_home(&folder), rust), (header.with_file_name("layout.h"), layout(&bindings, &folder))]
+    [(home, rust), (header.with_file_name("layout.h"), layout(&bindings, &folder))]
 }
 
 /// The constants and structs, with addresses for pointers.
@@ -107,7 +108,7 @@ fn layout(bindings: &str, folder: &str) -> String {
     );
     for line in bindings.split("[\"").skip(1) {
         let (what, rest) = line.split_once("\"]").unwrap();
-        let bytes: String = rest.rsplit_once("- ").unwrap().1.chars().take_while(char::is_ascii_digit).collect();
+        let bytes: String = rest.split_once("- ").unwrap().1.chars().take_while(char::is_ascii_digit).collect();
         let measured = match what.split_once(" of ").unwrap() {
             ("Size", name) => format!("sizeof({name})"),
             ("Alignment", name) => format!("alignof({name})"),
