@@ -41,7 +41,7 @@ KERNEL(svd_mix, SvdParams, 256) {
         load_tile<TILE_ROWS, STRIDE>(tile, tall, tile_row, rank);
         __syncthreads();
         float sums[EACH_ROW][EACH_COLUMN] = {};
-#pragma unroll 2
+#pragma unroll 2  // unrolled further, it spills
         for (int k = 0; k < rank; k++) {
             float x[EACH_ROW];
 #pragma unroll
@@ -68,8 +68,8 @@ KERNEL(svd_mix, SvdParams, 256) {
 // Makes the entry of largest magnitude in each column of a wide matrix's V, which is its tall factor, positive.
 KERNEL(svd_signs, SvdParams, 256) {
     DYN_SMEM(smem);
-    float* largest = reinterpret_cast<float*>(smem);        // [THREADS] candidates
-    int* at = reinterpret_cast<int*>(largest + THREADS);   // and their rows
+    float* largest = reinterpret_cast<float*>(smem);       // [THREADS] candidates
+    int* at = reinterpret_cast<int*>(largest + THREADS);  // and their rows
     const int64_t index = blockIdx.x;
     const uint32_t state = p.state[index];
     if (state != SVD_SINGLE && state != SVD_DOUBLE) return;

@@ -18,7 +18,7 @@ struct Shared {
     double products[MAX_WIDTH];
     double reduction[WARPS];
     int from[MAX_WIDTH];  // where the columns come from when s descends
-    int rows[WARPS];     // candidates for a completion
+    int rows[WARPS];       // candidates for a completion
 };
 
 struct Factor {
@@ -28,6 +28,7 @@ struct Factor {
     int count, stride, rank;
 };
 
+// Threads see the diagonal after the next barrier.
 __device__ __forceinline__ Factor load(const SvdParams& p, unsigned char* smem) {
     const int64_t index = blockIdx.x;
     Shared& shared = *reinterpret_cast<Shared*>(smem);
@@ -37,7 +38,6 @@ __device__ __forceinline__ Factor load(const SvdParams& p, unsigned char* smem) 
     if (i < rank) shared.s[i] = sqrt(p.values[index * p.columns + i]);
     __syncthreads();
     if (i < rank) shared.diagonal[i] = moments[packed(i, i)];
-    __syncthreads();
     return {shared, moments, p.tall + index * p.rows * p.columns, p.rows, p.columns, rank};
 }
 
@@ -73,18 +73,19 @@ __device__ __forceinline__ double strays(const Factor& at) {
     return block_sum(sum, at.shared.reduction);
 }
 
-// Inverts the lower triangular factor in place, its diagonal included, from the last column to the first.
+// Inverts the lower triangular factor in place, its diagonal included, from the last column to the first. Each thread
+// has a row, and of the others' rows reads only what is not inverted yet.
 __device__ __forceinline__ void invert(const Factor& at) {
     const int i = threadIdx.x;
     for (int k = at.rank - 1; k >= 0; k--) {
         double x = 0;
         if (i > k && i < at.rank) {
+#pragma unroll 2  // as are others below: unrolled further, they spill
             for (int l = k + 1; l <= i; l++) x -= at.moments[packed(i, l)] * at.moments[packed(l, k)];
         }
         __syncthreads();
         if (i > k && i < at.rank) at.moments[packed(i, k)] = x / at.shared.diagonal[k];
         if (i == k) at.moments[packed(k, k)] = 1 / at.shared.diagonal[k];
-        __syncthreads();
     }
 }
 
@@ -92,8 +93,9 @@ __device__ __forceinline__ void invert(const Factor& at) {
 __device__ __forceinline__ void sort(const Factor& at) {
     const int i = threadIdx.x;
     if (i < at.rank) {
+        const double* s = at.shared.s;
         int place = 0;
-        for (int j = 0; j < at.rank; j++) place += at.shared.s[j] > at.shared.s[i] || (at.shared.s[j] == at.shared.s[i] && j < i);
+        for (int j = 0; j < at.rank; j++) place += s[j] > s[i] || (s[j] == s[i] && j < i);
         at.shared.from[place] = i;
     }
     __syncthreads();
@@ -203,6 +205,7 @@ __device__ __forceinline__ double remove_others(const Factor& at, int column) {
         x[column] = float(double(x[column]) - sum);
     }
     double removed = 0;
+#pragma unroll 1
     for (int other = 0; other < column; other++) removed += at.shared.products[other] * at.shared.products[other];
     return removed;
 }
@@ -245,14 +248,15 @@ __device__ __forceinline__ int least_held(const Factor& at, int column) {
     __syncthreads();
     for (int warp = 0; warp < WARPS; warp++) {
         const double other = at.shared.reduction[warp];
-        if (other < least || (other == least && at.shared.rows[warp] < at_row)) least = other, at_row = at.shared.rows[warp];
+        const int other_row = at.shared.rows[warp];
+        if (other < least || (other == least && other_row < at_row)) least = other, at_row = other_row;
     }
     __syncthreads();
     return at_row;
 }
 
-// Replaces a column by the coordinate vector that those before it hold least of: of that at least a share of 1 / rows is
-// left beside them, far above rounding.
+// Replaces a column by the coordinate vector that those before it hold least of: of that at least a share of 1 / rows
+// is left beside them, far above rounding.
 __device__ __forceinline__ void replace(const Factor& at, int column) {
     const int one = least_held(at, column);
     for (int row = threadIdx.x; row < at.count; row += THREADS) {
@@ -260,8 +264,8 @@ __device__ __forceinline__ void replace(const Factor& at, int column) {
     }
 }
 
-// Orthonormalizes the columns of tall one by one, scaling s by what is left of each; columns that hold rounding only are
-// replaced by orthonormal ones, with s = 0.
+// Orthonormalizes the columns of tall one by one, scaling s by what is left of each; columns that hold rounding only
+// are replaced by orthonormal ones, with s = 0.
 KERNEL(svd_orthogonalize, SvdParams, 256) {
     DYN_SMEM(smem);
     if (p.state[blockIdx.x] != SVD_SKEWED) return;

@@ -18,13 +18,15 @@ __device__ __forceinline__ Square square(int i) {
     return {upper * 16, (turn - lower - 1) * 16};
 }
 
-__device__ __forceinline__ bool is_in_use(const Square& at, int columns) { return at.row < columns && at.column <= at.row; }
+__device__ __forceinline__ bool is_in_use(const Square& at, int columns) {
+    return at.row < columns && at.column <= at.row;
+}
 
 using Sums = float[2][4];  // the left and the right half of a square
 
 template <class T> __device__ __forceinline__ void add_products(Sums& sums, const T* tile, const Square& at) {
     const int lane = lane_index();
-#pragma unroll 2
+#pragma unroll 2  // unrolled further, it spills
     for (int k = 0; k < TILE_ROWS<T>; k += 16) {
         uint32_t a[4], b[4];
         ldmatrix_x4_trans(a, tile + (k + (lane & 7) + (lane >> 4) * 8) * STRIDE + at.row + (lane >> 3 & 1) * 8);

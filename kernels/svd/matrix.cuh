@@ -14,7 +14,9 @@ __device__ __forceinline__ int warp_index() { return threadIdx.x >> 5; }
 // Place of (i, j), i >= j, in a lower triangle stored row by row; the size of a triangle of i rows is packed(i, 0).
 __device__ __forceinline__ int packed(int i, int j) { return i * (i + 1) / 2 + j; }
 
-__device__ __forceinline__ int round_up(int value, int multiple) { return (value + multiple - 1) / multiple * multiple; }
+__device__ __forceinline__ int round_up(int value, int multiple) {
+    return (value + multiple - 1) / multiple * multiple;
+}
 
 // The two halves of a factor: together they keep 22 of its 24 bits.
 __device__ __forceinline__ void split_tf32(float x, uint32_t& high, uint32_t& low) {
@@ -59,7 +61,8 @@ __device__ __forceinline__ double warp_sum(double x) {
     return x;
 }
 
-// The sum over the block, the same in every thread; `shared` holds WARPS values and is free again on return.
+// The sum over the block, the same in every thread; `shared` holds WARPS values and is free again after the next
+// barrier.
 __device__ __forceinline__ double block_sum(double x, double* shared) {
     x = warp_sum(x);
     if (lane_index() == 0) shared[warp_index()] = x;
@@ -67,7 +70,6 @@ __device__ __forceinline__ double block_sum(double x, double* shared) {
     double sum = 0;
 #pragma unroll
     for (int warp = 0; warp < WARPS; warp++) sum += shared[warp];
-    __syncthreads();
     return sum;
 }
 

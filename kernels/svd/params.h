@@ -1,5 +1,5 @@
-/* What the kernels of svd/ take. Matrices are taken in their tall orientation: the tensor itself, or its transpose where
-   it is wide. Strides count elements. */
+/* What the kernels of svd/ take. Matrices are taken in their tall orientation: the tensor itself, or its transpose
+   where it is wide. Strides count elements. */
 #pragma once
 #include <stdint.h>
 

@@ -3,7 +3,7 @@
 
 constexpr int TILE_ROWS = 64;
 constexpr int TILE_COLUMNS = 64;  // columns of the result that are made together
-constexpr int SIDE = 16;         // threads form a square where they multiply one by one
+constexpr int SIDE = 16;          // threads form a square where they multiply one by one
 constexpr int EACH = TILE_COLUMNS / SIDE;
 
 // Rows far enough apart that neighbouring ones fall into other banks.
@@ -12,10 +12,12 @@ template <class T> constexpr int STRIDE = MAX_WIDTH + 16 / sizeof(T);
 template <class T> constexpr int PARTS = 1;
 template <> constexpr int PARTS<bf16> = 3;
 template <> constexpr int PARTS<f16> = 2;
-template <class T> constexpr int PART = TILE_COLUMNS* STRIDE<T>;
+template <class T> constexpr int PART = TILE_COLUMNS * STRIDE<T>;
 
 // Columns `first`.. of V, one in each row, split into parts.
-template <class T> __device__ __forceinline__ void load_basis(T* parts, const double* basis, int n, int count, int width) {
+template <class T>
+__device__ __forceinline__ void load_basis(T* parts, const double* basis, int n, int count, int width) {
+#pragma unroll 2  // unrolled further, it spills
     for (int k = warp_index(); k < TILE_COLUMNS; k += WARPS) {
         for (int i = lane_index(); i < width; i += 32) {
             float left = k < count && i < n ? float(basis[k * n + i]) : 0;
@@ -38,16 +40,16 @@ struct Sums {
 template <class T>
 __device__ __forceinline__ void multiply(Sums& sums, const T* tile, const T* parts, int row, int column, int width) {
     const int lane = lane_index();
+    const T* from = parts + (column + (lane & 7) + (lane >> 4) * 8) * STRIDE<T> + (lane >> 3 & 1) * 8;
     for (int k = 0; k < width; k += 16) {
         uint32_t a[4];
         ldmatrix_x4(a, tile + (row + (lane & 15)) * STRIDE<T> + k + (lane >> 4) * 8);
 #pragma unroll
         for (int part = 0; part < PARTS<T>; part++) {
-            const T* at = parts + part * PART<T> + (column + (lane & 7) + (lane >> 4) * 8) * STRIDE<T> + k + (lane >> 3 & 1) * 8;
 #pragma unroll
             for (int j = 0; j < 4; j += 2) {
                 uint32_t b[4];
-                ldmatrix_x4(b, at + j * 8 * STRIDE<T>);
+                ldmatrix_x4(b, from + part * PART<T> + j * 8 * STRIDE<T> + k);
                 mma_m16n8k16(part == 0 ? sums.large[j] : sums.small[j], a, b[0], b[1], T{});
                 mma_m16n8k16(part == 0 ? sums.large[j + 1] : sums.small[j + 1], a, b[2], b[3], T{});
             }
@@ -57,7 +59,8 @@ __device__ __forceinline__ void multiply(Sums& sums, const T* tile, const T* par
 
 // In f32 each factor is split in two, and the product of the lower halves left out.
 template <>
-__device__ __forceinline__ void multiply(Sums& sums, const float* tile, const float* parts, int row, int column, int width) {
+__device__ __forceinline__ void multiply(Sums& sums, const float* tile, const float* parts, int row, int column,
+                                         int width) {
     const int group = lane_index() >> 2, k_lane = lane_index() & 3;
     for (int k = 0; k < width; k += 8) {
         uint32_t a[4], a_low[4];
@@ -82,9 +85,9 @@ __device__ __forceinline__ void multiply(Sums& sums, const float* tile, const fl
 
 // 1 / s of the columns from `first`.
 template <class T> __device__ __forceinline__ void load_scales(T* scales, const SvdParams& p, int first, int rank) {
-    const int column = first + threadIdx.x;
-    if (threadIdx.x < TILE_COLUMNS && column < rank) {
-        scales[threadIdx.x] = T(1 / sqrt(p.values[int64_t(blockIdx.x) * p.columns + column]));
+    const int i = threadIdx.x;
+    if (i < TILE_COLUMNS) {
+        scales[i] = first + i < rank ? T(1 / sqrt(p.values[int64_t(blockIdx.x) * p.columns + first + i])) : T(0);
     }
 }
 

@@ -1,5 +1,5 @@
-// Eigenvalues and vectors of A'A, one thread block a matrix, by cyclic Jacobi rotations in f64 (Golub and Van Loan, "Matrix
-// Computations", section 8.5): a round of them rotates disjoint pairs of columns, a sweep meets every pair once.
+// Eigenvalues and vectors of A'A, one thread block a matrix, by cyclic Jacobi rotations in f64 (Golub and Van Loan,
+// "Matrix Computations", section 8.5): a round rotates disjoint pairs of columns, a sweep meets every pair once.
 #include "svd/matrix.cuh"
 
 constexpr int SWEEPS = 40;
@@ -65,7 +65,9 @@ __device__ __forceinline__ void turn(const Rotation& r, double& x, double& y) {
     y = r.sine * old + r.cosine * y;
 }
 
-__device__ __forceinline__ double& entry(const Solver& at, int i, int j) { return at.gram[i > j ? packed(i, j) : packed(j, i)]; }
+__device__ __forceinline__ double& entry(const Solver& at, int i, int j) {
+    return at.gram[i > j ? packed(i, j) : packed(j, i)];
+}
 
 // Turns rows and columns: the four entries where two pairs meet belong to one thread.
 __device__ __forceinline__ void rotate_gram(const Solver& at) {
@@ -90,7 +92,7 @@ __device__ __forceinline__ void rotate_vectors(const Solver& at) {
     for (int k = warp_index(); k < at.even / 2; k += WARPS) {
         const Rotation r = at.shared.rotations[k];
         if (r.sine == 0) continue;
-#pragma unroll 2
+#pragma unroll 2  // as is another below: unrolled further, they spill
         for (int i = lane_index(); i < at.n; i += 32) turn(r, at.vectors[r.p * at.n + i], at.vectors[r.q * at.n + i]);
     }
 }

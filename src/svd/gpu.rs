@@ -230,7 +230,7 @@ struct Call<'a> {
 impl Call<'_> {
     /// Factorizes `count` matrices: from `first` on among those that `start` leads to, from `index` on in the output.
     fn wave(&self, walk: &Walk, start: usize, first: usize, index: usize, count: usize) -> Result<()> {
-        let Extents { rows, width, columns, chunks, wide, .. } = self.extents;
+        let Extents { width, columns, chunks, wide, .. } = self.extents;
         let device = &self.a.device();
         let mut params = self.params(walk, start, first, index);
         let blocks = |y: usize, z: usize, shared| Grid { blocks: [count as u32, y as u32, z as u32], threads: THREADS, shared };
@@ -252,7 +252,7 @@ impl Call<'_> {
         }
         device.launch(&kernels::SVD_ORTHOGONALIZE, blocks(1, 1, finish_shared(columns)), &params)?;
         device.launch(&kernels::SVD_MIX, blocks(chunks, 1, mix_shared(columns)), &params)?;
-        if wide && rows > 1 {
+        if wide {
             device.launch(&kernels::SVD_SIGNS, blocks(1, 1, SIGNS_SHARED), &params)?;
         }
         Ok(())
