@@ -80,11 +80,11 @@ __device__ __forceinline__ void multiply(Sums& sums, const float* tile, const fl
     }
 }
 
-// 1 / s of the columns from `first`.
+// 1 / s of the columns from `first`; zero beyond the rank, whose products are read and dropped.
 template <class T> __device__ __forceinline__ void load_scales(T* scales, const SvdParams& p, int first, int rank) {
     const int column = first + threadIdx.x;
-    if (threadIdx.x < TILE_COLUMNS && column < rank) {
-        scales[threadIdx.x] = T(1 / sqrt(p.values[int64_t(blockIdx.x) * p.columns + column]));
+    if (threadIdx.x < TILE_COLUMNS) {
+        scales[threadIdx.x] = column < rank ? T(1 / sqrt(p.values[int64_t(blockIdx.x) * p.columns + column])) : T(0);
     }
 }
 

@@ -147,10 +147,8 @@ impl Buffer {
 
 impl Drop for Allocation {
     fn drop(&mut self) {
-        if self.owner.is_some() {
-            // The owner may free the memory at once, so nothing may be using it; a failed device uses nothing.
-            let _ = self.device.synchronize();
-            return;
+        if let Some(owner) = self.owner.take() {
+            return self.device.release(owner);
         }
         self.device.account().remove(self.device.purpose(), self.bytes);
         if self.bytes > 0 {
