@@ -133,7 +133,7 @@ pub(crate) fn table(sources: &[Source], images: &Images) -> String {
     let architectures = if architectures.is_empty() { String::new() } else { format!("\"{architectures}\"") };
     format!(
         "pub(crate) static KERNELS: &[KernelInfo] = &[\n{kernels}];\n\n\
-         pub(crate) static IMAGES: &[Image] = &[\n{rows}];\n\n\
+         #[cfg(feature = \"cuda\")]\npub(crate) static IMAGES: &[Image] = &[\n{rows}];\n\n\
          pub(crate) static ARCHITECTURES: &[&str] = &[{architectures}];\n"
     )
 }

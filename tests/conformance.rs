@@ -8,12 +8,16 @@ use std::{collections::BTreeMap, env, fs};
 
 use half::{bf16, f16};
 use lowkey::{
-    Device,
-    device::{Grid, kernels},
+    Device, Tensor,
+    device::{Address, Buffer, Grid, TileMap, kernels},
     philox::{Stream, philox4x32},
 };
 
 use crate::support::{self, library};
+
+#[path = "params/conformance.rs"]
+mod params;
+use params::ConformanceParams;
 
 /// One run of a kernel, and what its output must be.
 struct Case {
@@ -26,6 +30,8 @@ struct Case {
     mode: i32,
     threads: u32,
     shared: usize,
+    /// Where a tile of the matrix begins, for what takes or stores one; the output is then the matrix after a store.
+    tile: Option<[i32; 2]>,
     expected: Expected,
 }
 
@@ -67,7 +73,7 @@ fn case(name: &str, kernel: &'static str, input: Vec<u32>, count: usize, expecte
         Expected::Bits(bits) => bits.len(),
         Expected::Near(values) => values.len(),
     };
-    Case { name: name.to_owned(), kernel, input, words, count, mode: 0, threads: 32, shared: 1024, expected }
+    Case { name: name.to_owned(), kernel, input, words, count, mode: 0, threads: 32, shared: 1024, tile: None, expected }
 }
 
 /// D = A B + C with the bound of a sum of `depth` products in f32, truncated at each of its chunks.
@@ -230,7 +236,8 @@ fn conversions() -> Case {
             x.round_ties_even() as i32 as u32,
             x as i32 as u32,
             x.round_ties_even() as u32,
-            u32::from_le_bytes([bytes[1], bytes[3], bytes[2], bytes[7]].map(|byte| byte)).swap_bytes().swap_bytes(),
+            // prmt with selector 0x7a31: byte 1, byte 3, the sign of byte 2 replicated, byte 7.
+            u32::from_le_bytes([bytes[1], bytes[3], if bytes[2] & 0x80 == 0 { 0 } else { 0xff }, bytes[7]]),
             dot(bits, bits ^ 0x8040_2010),
             ((u64::from(bits) * 0xCD9E_8D57) >> 32) as u32,
             bits.leading_zeros() | (if bits == 0 { 0 } else { bits.trailing_zeros() + 1 }) << 8 | bits.count_ones() << 16,
@@ -238,17 +245,7 @@ fn conversions() -> Case {
             ((u64::from(!bits) << 32 | u64::from(bits)) << (bits & 31) >> 32) as u32,
         ]
     };
-    // prmt with selector 0x7a31: byte 1, byte 3, the sign of byte 2 replicated, byte 7.
-    let permuted = |bits: u32| {
-        let bytes = [bits.to_le_bytes(), (!bits).to_le_bytes()].concat();
-        u32::from_le_bytes([bytes[1], bytes[3], if bytes[2] & 0x80 == 0 { 0 } else { 0xff }, bytes[7]])
-    };
-    let all = |bits: &u32| {
-        let mut words = words(*bits);
-        words[6] = permuted(*bits);
-        words
-    };
-    let expected = Expected::Bits(input.iter().flat_map(all).collect());
+    let expected = Expected::Bits(input.iter().flat_map(|bits| words(*bits)).collect());
     let count = input.len();
     case("conversions", "conformance_conversions", input.clone(), count, expected)
 }
@@ -361,6 +358,82 @@ fn wgmma_registers() -> Case {
     Case { threads: 128, shared: 1024 + 8192, ..case(name, name, input, 1, Expected::Near(expected)) }
 }
 
+/// Rows and columns of the matrix that tiles are of; no multiple of a tile.
+const MATRIX: [usize; 2] = [77, 104];
+
+/// Tiles 64 x 64 as the copy engine lays them out: swizzled, zero beyond the matrix.
+fn tma_load(x: usize, y: usize) -> Case {
+    let matrix = words(94, MATRIX[0] * MATRIX[1] / 2);
+    let mut expected = vec![0u32; 2048];
+    for row in 0..64 {
+        for word in 0..32 {
+            let (i, j) = (y + row, (x + 2 * word) / 2);
+            let inside = i < MATRIX[0] && x + 2 * word < MATRIX[1];
+            expected[row * 32 + (word / 4 ^ row % 8) * 4 + word % 4] = if inside { matrix[i * MATRIX[1] / 2 + j] } else { 0 };
+        }
+    }
+    let name = format!("tma_load_{x}_{y}");
+    let tile = Some([x as i32, y as i32]);
+    Case { threads: 128, shared: 10240, tile, ..case(&name, "conformance_tma_load", matrix, 1, Expected::Bits(expected)) }
+}
+
+/// The way back: what lies beyond the matrix is not written.
+fn tma_store(x: usize, y: usize) -> Case {
+    let tile = words(95, 2048);
+    let mut expected = vec![0u32; MATRIX[0] * MATRIX[1] / 2];
+    for row in 0..64 {
+        for word in 0..32 {
+            let (i, j) = (y + row, x + 2 * word);
+            if i < MATRIX[0] && j < MATRIX[1] {
+                expected[i * MATRIX[1] / 2 + j / 2] = tile[row * 32 + (word / 4 ^ row % 8) * 4 + word % 4];
+            }
+        }
+    }
+    let name = format!("tma_store_{x}_{y}");
+    let at = Some([x as i32, y as i32]);
+    Case { threads: 128, shared: 10240, tile: at, ..case(&name, "conformance_tma_store", tile, 1, Expected::Bits(expected)) }
+}
+
+/// mma.sp m16n8k32: of each four neighbours of a row of A two are stored, at the places that two pairs of bits of the metadata
+/// name; lanes of which `selector` picks a pair hold the metadata of rows g (low half) and g + 8.
+fn mma_sparse(kernel: &'static str, selector: usize, to_bits: fn(f32) -> u16, widen: fn(u16) -> f64) -> Case {
+    let stream = Stream::new(96, 0);
+    // The six ways to choose two of four, ascending.
+    let places = [0b0100u32, 0b1000, 0b1100, 0b1001, 0b1101, 0b1110];
+    let mut input = Vec::new();
+    for test in 0..TESTS as u64 {
+        let (ab, c) = (pairs(100 + test, 32 * 8, to_bits), floats(120 + test, 32 * 4));
+        for lane in 0..32 {
+            let nibble = |i: u64| places[(stream.uniform(test * 1024 + lane as u64 * 8 + i) * 6.0) as usize % 6];
+            input.extend(&ab[lane * 8..][..8]);
+            input.push((0..8).fold(0, |word, i| word | nibble(i) << (4 * i)));
+            input.extend(&c[lane * 4..][..4]);
+        }
+    }
+    let mut expected = Vec::new();
+    for test in input.chunks(13 * 32) {
+        let half = |word: u32, odd: usize| widen(if odd == 0 { low(word) } else { high(word) });
+        // Stored column s of 16, as in m16n8k16.
+        let stored = |row: usize, s: usize| half(test[(row % 8 * 4 + s % 8 / 2) * 13 + row / 8 + s / 8 * 2], s % 2);
+        let group = |row: usize, group: usize| {
+            // Of the pair of lanes, the first has groups 0 to 3 of its rows, the second 4 to 7.
+            let lane = row % 8 * 4 + selector * 2 + group / 4;
+            test[lane * 13 + 8] >> (row / 8 * 16 + group % 4 * 4) & 15
+        };
+        let b = |k: usize, column: usize| half(test[(column * 4 + k % 8 / 2) * 13 + 4 + k / 8], k % 2);
+        for lane in 0..32 {
+            for i in 0..4 {
+                let (row, column) = (lane / 4 + i / 2 * 8, lane % 4 * 2 + i % 2);
+                let c = f64::from(f32::from_bits(test[lane * 13 + 9 + i]));
+                let place = |s: usize| s / 2 * 4 + (group(row, s / 2) >> (s % 2 * 2) & 3) as usize;
+                expected.push(product(|s| stored(row, s), |s| b(place(s), column), c, 16));
+            }
+        }
+    }
+    let name = format!("{kernel}_{selector}");
+    Case { mode: selector as i32, ..case(&name, kernel, input, TESTS, Expected::Near(expected)) }
+}
+
 /// Every case a device can run: those of Hopper are for 9.0 alone.
 fn cases() -> Vec<Case> {
     let mut cases = vec![
@@ -376,6 +449,14 @@ fn cases() -> Vec<Case> {
         bulk_copy(),
         wgmma_registers(),
     ];
+    for selector in 0..2 {
+        let (of_bf16, of_f16) = ("conformance_mma_sparse_bf16", "conformance_mma_sparse_f16");
+        cases.push(mma_sparse(of_bf16, selector, |x| bf16::from_f32(x).to_bits(), |bits| f64::from(bf16::from_bits(bits))));
+        cases.push(mma_sparse(of_f16, selector, |x| f16::from_f32(x).to_bits(), |bits| f64::from(f16::from_bits(bits))));
+    }
+    for (x, y) in [(0, 0), (64, 0), (24, 13), (72, 64)] {
+        cases.extend([tma_load(x, y), tma_store(x, y)]);
+    }
     cases.extend((0..4).map(ldmatrix));
     cases.extend((0..2).map(stmatrix));
     for (kernel, n) in [("conformance_wgmma_n32", 32), ("conformance_wgmma_n64", 64), ("conformance_wgmma_n128", 128)] {
@@ -384,22 +465,43 @@ fn cases() -> Vec<Case> {
     cases
 }
 
-/// The output of a case, which begins poisoned.
+fn upload(device: &Device, words: &[u32]) -> Buffer {
+    let mut buffer = device.alloc(4 * words.len()).unwrap();
+    buffer.write(0, bytemuck::cast_slice(words)).unwrap();
+    buffer
+}
+
+/// The output of a case, which begins poisoned; that of a store is the matrix, which begins as zeros.
 fn run(case: &Case, device: &Device) -> Vec<u32> {
-    let mut input = device.alloc(4 * case.input.len()).unwrap();
-    input.write(0, bytemuck::cast_slice(&case.input)).unwrap();
-    let mut output = device.alloc(4 * case.words).unwrap();
-    output.write(0, &vec![0xff; 4 * case.words]).unwrap();
-    let mut params = Vec::new();
-    for address in [input.address().get(), output.address().get(), 0] {
-        params.extend(address.to_ne_bytes());
-    }
-    for value in [case.count as i32, case.mode, 0, 0] {
-        params.extend(value.to_ne_bytes());
-    }
+    let input = upload(device, &case.input);
+    let output = upload(device, &vec![u32::MAX; case.words]);
+    let loads = case.tile.is_some() && case.kernel.ends_with("load");
+    let words = if loads { case.input.clone() } else { vec![0; MATRIX[0] * MATRIX[1] / 2] };
+    let elements: Vec<bf16> = words.iter().flat_map(|word| [low(*word), high(*word)]).map(bf16::from_bits).collect();
+    let matrix = case.tile.map(|_| Tensor::from_slice(&elements, &MATRIX, device).unwrap());
+    let map = matrix.as_ref().map(|matrix| {
+        let map = TileMap::new(matrix, 64).unwrap();
+        let mut buffer = device.alloc(size_of::<TileMap>()).unwrap();
+        buffer.write(0, bytemuck::bytes_of(&map)).unwrap();
+        buffer
+    });
+    let [x, y] = case.tile.unwrap_or_default();
+    let params = ConformanceParams {
+        input: input.address(),
+        output: output.address(),
+        map: map.as_ref().map_or(Address::NULL, Buffer::address),
+        count: case.count as i32,
+        mode: case.mode,
+        x,
+        y,
+    };
     let grid = Grid { blocks: [1, 1, 1], threads: case.threads, shared: case.shared };
-    // SAFETY: the parameters are those of ConformanceParams, with buffers as long as each kernel says.
-    unsafe { device.launch_raw(case.kernel, grid, &params) }.unwrap();
+    // SAFETY: buffers are as long as each kernel says.
+    unsafe { device.launch_raw(case.kernel, grid, bytemuck::bytes_of(&params)) }.unwrap();
+    if let Some(matrix) = matrix.filter(|_| !loads) {
+        let stored: Vec<u16> = matrix.to_vec::<bf16>().unwrap().iter().map(|x| x.to_bits()).collect();
+        return stored.chunks(2).map(|pair| u32::from(pair[0]) | u32::from(pair[1]) << 16).collect();
+    }
     let mut found = vec![0u32; case.words];
     output.read(0, bytemuck::cast_slice_mut(&mut found)).unwrap();
     found
@@ -428,15 +530,9 @@ fn primitives_do_what_their_published_layouts_say() {
 
 #[test]
 fn every_conformance_kernel_is_run() {
-    // Tensor maps are made by the driver; kernels that take one wait for the device layer to make them.
-    const WITH_MAPS: [&str; 2] = ["conformance_tma_load", "conformance_tma_store"];
-    const SPARSE: [&str; 2] = ["conformance_mma_sparse_bf16", "conformance_mma_sparse_f16"];
     let run: Vec<&str> = cases().iter().map(|case| case.kernel).collect();
     let all = kernels().iter().filter(|kernel| kernel.source.starts_with("conformance/"));
-    let missing: Vec<&str> = all
-        .map(|kernel| kernel.name)
-        .filter(|name| !run.contains(name) && !WITH_MAPS.contains(name) && !SPARSE.contains(name))
-        .collect();
+    let missing: Vec<&str> = all.map(|kernel| kernel.name).filter(|name| !run.contains(name)).collect();
     assert!(missing.is_empty(), "{missing:?}");
 }
 

@@ -24,9 +24,11 @@ use crate::{
 /// Every family of kernels that operations use. Conformance kernels have promises of their own.
 const FAMILIES: &[Family] = &[
     crate::kernels_attention::FAMILY,
+    crate::kernels_bench::FAMILY,
     crate::kernels_linear::FAMILY,
     crate::kernels_nn::FAMILY,
     crate::kernels_sparse::FAMILY,
+    crate::kernels_svd::FAMILY,
 ];
 
 /// How many random schedules follow 0 and 1.
@@ -55,7 +57,9 @@ fn every_instantiation_agrees_with_an_oracle_and_the_cpu() {
     let mut missing = Vec::new();
     for kernel in kernels().iter().filter(|kernel| folder(kernel.source) != "conformance") {
         for against in [Against::Oracle, Against::Cpu] {
-            if !support::was_compared(kernel.name, against) {
+            // What measures a GPU has no counterpart on the CPU.
+            let has_none = folder(kernel.source) == "bench" && against == Against::Cpu;
+            if !has_none && !support::was_compared(kernel.name, against) {
                 missing.push(format!("{} of {}: never compared with {against:?}", kernel.name, kernel.source));
             }
         }
@@ -71,6 +75,7 @@ fn the_smallest_instantiations_agree() {
 }
 
 #[test]
+#[ignore = "slow: every kernel ten times"]
 fn results_do_not_depend_on_the_schedule() {
     for family in FAMILIES {
         let first = compare(family, &emulation(0), Scale::Every).unwrap();
@@ -110,6 +115,7 @@ fn mutated_library(family: &Family) -> std::path::PathBuf {
 }
 
 #[test]
+#[ignore = "slow: compiles every kernel again"]
 fn comparisons_notice_a_mutated_kernel() {
     for family in FAMILIES {
         let mutant = Emulation { library: Some(mutated_library(family)), ..emulation(0) };
@@ -119,6 +125,7 @@ fn comparisons_notice_a_mutated_kernel() {
 }
 
 #[test]
+#[ignore = "slow: compiles every kernel again"]
 fn no_access_is_a_race_out_of_bounds_or_undefined() {
     let checked = library::build_all(Variant::Checked);
     for family in FAMILIES {
@@ -159,6 +166,7 @@ fn is_missed(family: &Family, site: &Site, checked: &Path) -> bool {
 }
 
 #[test]
+#[ignore = "slow: compiles every kernel again"]
 fn every_barrier_and_wait_is_missed_when_it_is_skipped() {
     let checked = library::build_all(Variant::Checked);
     let mut unmissed = BTreeMap::new();
@@ -177,6 +185,7 @@ fn every_barrier_and_wait_is_missed_when_it_is_skipped() {
 
 /// Run by the test below in a process that the address sanitizer was loaded into first.
 #[test]
+#[ignore = "slow: compiles every kernel again"]
 fn kernels_pass_under_the_sanitizers_of_the_compiler() {
     let Ok(library) = env::var("LOWKEY_SANITIZED_EMULATOR") else {
         return sanitized_process();
@@ -194,7 +203,7 @@ fn sanitized_process() {
     let runtime = Command::new(compiler).arg("-print-file-name=libasan.so").output().unwrap().stdout;
     let runtime = String::from_utf8(runtime).unwrap();
     let run = Command::new(env::current_exe().unwrap())
-        .args(["kernels::kernels_pass_under_the_sanitizers_of_the_compiler", "--exact", "--nocapture"])
+        .args(["kernels::kernels_pass_under_the_sanitizers_of_the_compiler", "--exact", "--nocapture", "--include-ignored"])
         .env("LD_PRELOAD", runtime.trim())
         .env("ASAN_OPTIONS", "detect_leaks=0:verify_asan_link_order=0:use_sigaltstack=0")
         .env("UBSAN_OPTIONS", "print_stacktrace=1")

@@ -229,7 +229,7 @@ fn models_that_are_not_there_or_damaged_are_one_line_and_exit_2() {
 #[test]
 fn a_device_that_is_not_here_is_one_line_and_exit_2() {
     let model = fixture("llama");
-    for device in ["cuda:0", "emulated", "gpu"] {
+    for device in ["cuda:99999", "emulated", "gpu"] {
         let error = refused(&["generate", text(&model), "--prompt", "x", "--device", device]);
         assert!(error.contains(device) && error.contains("cpu"), "{error}");
     }

@@ -1,6 +1,8 @@
 //! Every promise lowkey makes, a module per promise, in one binary.
 #![allow(missing_docs)]
 
+#[cfg(unix)]
+mod absence;
 mod attention;
 mod cache;
 mod nn;
@@ -31,11 +33,15 @@ mod kernels;
 #[cfg(feature = "emulator")]
 mod kernels_attention;
 #[cfg(feature = "emulator")]
+mod kernels_bench;
+#[cfg(feature = "emulator")]
 mod kernels_linear;
 #[cfg(feature = "emulator")]
 mod kernels_nn;
 #[cfg(feature = "emulator")]
 mod kernels_sparse;
+#[cfg(feature = "emulator")]
+mod kernels_svd;
 #[cfg(feature = "emulator")]
 mod support;
 

@@ -11,18 +11,18 @@ const EPS: f64 = f32::EPSILON as f64;
 
 /// A matrix in f64, row-major.
 #[derive(Clone)]
-struct Matrix {
-    m: usize,
-    n: usize,
-    data: Vec<f64>,
+pub(crate) struct Matrix {
+    pub(crate) m: usize,
+    pub(crate) n: usize,
+    pub(crate) data: Vec<f64>,
 }
 
 impl Matrix {
-    fn from_fn(m: usize, n: usize, f: impl Fn(usize, usize) -> f64) -> Self {
+    pub(crate) fn from_fn(m: usize, n: usize, f: impl Fn(usize, usize) -> f64) -> Self {
         Self { m, n, data: (0..m * n).map(|i| f(i / n, i % n)).collect() }
     }
 
-    fn at(&self, i: usize, j: usize) -> f64 {
+    pub(crate) fn at(&self, i: usize, j: usize) -> f64 {
         self.data[i * self.n + j]
     }
 
@@ -30,29 +30,29 @@ impl Matrix {
         faer::Mat::from_fn(self.m, self.n, |i, j| self.at(i, j))
     }
 
-    fn norm(&self) -> f64 {
+    pub(crate) fn norm(&self) -> f64 {
         self.data.iter().map(|x| x * x).sum::<f64>().sqrt()
     }
 
-    fn singular_values(&self) -> Vec<f64> {
+    pub(crate) fn singular_values(&self) -> Vec<f64> {
         self.faer().singular_values().expect("the oracle converges")
     }
 
     /// The matrix rounded to f32, as a tensor; and as what the tensor then holds.
-    fn rounded(&self) -> (Tensor, Self) {
+    pub(crate) fn rounded(&self) -> (Tensor, Self) {
         let data: Vec<f32> = self.data.iter().map(|x| *x as f32).collect();
         let tensor = Tensor::from_slice(&data, &[self.m, self.n], &Device::cpu()).expect("memory");
         (tensor, Self { data: data.iter().map(|x| f64::from(*x)).collect(), ..*self })
     }
 }
 
-fn normal(seed: u64, m: usize, n: usize) -> Matrix {
+pub(crate) fn normal(seed: u64, m: usize, n: usize) -> Matrix {
     let stream = Stream::new(seed, 0);
     Matrix::from_fn(m, n, |i, j| f64::from(stream.normal((i * n + j) as u64)))
 }
 
 /// Orthonormal factors of random directions around the given singular values.
-fn with_spectrum(seed: u64, m: usize, n: usize, s: &[f64]) -> Matrix {
+pub(crate) fn with_spectrum(seed: u64, m: usize, n: usize, s: &[f64]) -> Matrix {
     let k = m.min(n);
     let left = normal(2 * seed, m, k).faer().qr().compute_thin_Q();
     let right = normal(2 * seed + 1, n, k).faer().qr().compute_thin_Q();
@@ -62,7 +62,7 @@ fn with_spectrum(seed: u64, m: usize, n: usize, s: &[f64]) -> Matrix {
 }
 
 /// Spectra by name, for k singular values.
-fn spectrum(name: &str, k: usize) -> Vec<f64> {
+pub(crate) fn spectrum(name: &str, k: usize) -> Vec<f64> {
     let at = |i: usize| match name {
         "power law" => 1.0 / (i + 1) as f64,
         "steep power law" => ((i + 1) as f64).powi(-3),
@@ -103,7 +103,7 @@ fn spectrum(name: &str, k: usize) -> Vec<f64> {
     (0..k).map(at).collect()
 }
 
-const SPECTRA: [&str; 10] = [
+pub(crate) const SPECTRA: [&str; 10] = [
     "power law",
     "steep power law",
     "exponential",
@@ -117,13 +117,13 @@ const SPECTRA: [&str; 10] = [
 ];
 
 /// The factors of one matrix of a batch, widened.
-struct Factors {
-    u: Matrix,
-    s: Vec<f64>,
-    v: Matrix,
+pub(crate) struct Factors {
+    pub(crate) u: Matrix,
+    pub(crate) s: Vec<f64>,
+    pub(crate) v: Matrix,
 }
 
-fn factors(svd: &Svd, index: usize) -> Factors {
+pub(crate) fn factors(svd: &Svd, index: usize) -> Factors {
     let wide = |tensor: &Tensor| -> Vec<f64> { tensor.to_f32_vec().expect("host").into_iter().map(f64::from).collect() };
     let part = |tensor: &Tensor| {
         let [.., m, n] = *tensor.shape() else { panic!("factors are matrices") };
@@ -134,7 +134,7 @@ fn factors(svd: &Svd, index: usize) -> Factors {
 }
 
 impl Factors {
-    fn error(&self, a: &Matrix) -> f64 {
+    pub(crate) fn error(&self, a: &Matrix) -> f64 {
         let mut squares = 0.0;
         for i in 0..a.m {
             for j in 0..a.n {
@@ -147,7 +147,7 @@ impl Factors {
 }
 
 /// The largest entry of Q'Q - I over the first `columns`.
-fn skew(q: &Matrix, columns: usize) -> f64 {
+pub(crate) fn skew(q: &Matrix, columns: usize) -> f64 {
     let mut worst = 0.0f64;
     for a in 0..columns {
         for b in 0..=a {
@@ -158,12 +158,12 @@ fn skew(q: &Matrix, columns: usize) -> f64 {
     worst
 }
 
-fn least_error(singular_values: &[f64], rank: usize) -> f64 {
+pub(crate) fn least_error(singular_values: &[f64], rank: usize) -> f64 {
     singular_values[rank..].iter().map(|s| s * s).sum::<f64>().sqrt()
 }
 
 /// Every promise about one matrix, its rank fixed. `what` names the case.
-fn check(what: &str, svd: &Svd, index: usize, a: &Matrix, singular_values: &[f64]) {
+pub(crate) fn check(what: &str, svd: &Svd, index: usize, a: &Matrix, singular_values: &[f64]) {
     let f = factors(svd, index);
     let (rank, norm) = (f.s.len(), a.norm());
     assert!(matches!(svd.info[index], Info::Solved(_)), "{what}: {:?}", svd.info[index]);
@@ -333,19 +333,19 @@ fn half_precision_inputs_are_read_exactly() {
 }
 
 /// A batch with every kind of matrix in it, as [count, m, n] f32 data.
-fn batch(count: usize, m: usize, n: usize) -> Vec<f32> {
+pub(crate) fn batch(count: usize, m: usize, n: usize) -> Vec<f32> {
     let names = ["power law", "kappa 1e5", "deficient", "flat"];
     let one = |i: usize| with_spectrum(i as u64, m, n, &spectrum(names[i % names.len()], m.min(n))).rounded().1.data;
     (0..count).flat_map(one).map(|x| x as f32).collect()
 }
 
 /// All bits of a result.
-fn bits(svd: &Svd) -> Vec<u32> {
+pub(crate) fn bits(svd: &Svd) -> Vec<u32> {
     let host = |tensor: &Tensor| tensor.to_f32_vec().expect("host");
     [host(&svd.u), host(&svd.s), host(&svd.v), svd.tail.clone()].concat().iter().map(|x| x.to_bits()).collect()
 }
 
-fn bits_of(svd: &Svd, index: usize) -> Vec<u32> {
+pub(crate) fn bits_of(svd: &Svd, index: usize) -> Vec<u32> {
     let one = |tensor: &Tensor| {
         let all = tensor.to_f32_vec().expect("host");
         let each = all.len() / svd.info.len();
@@ -464,7 +464,7 @@ fn outputs_and_scratch_are_reused_and_what_they_held_does_not_matter() {
     for part in [&mut out.u, &mut out.s, &mut out.v] {
         part.slice_mut::<f32>().expect("sole owner").fill(f32::NAN);
     }
-    let bytes = svd::scratch_bytes(&[4, m, n], rank).expect("a valid shape");
+    let bytes = svd::scratch_bytes(&[4, m, n], rank, &device).expect("a valid shape");
     let mut scratch = Scratch::with_bytes(&device, bytes).expect("memory");
     let poisoned = Tensor::from_slice(&vec![f32::NAN; 4 * m * n], &[4, m, n], &device).expect("memory");
     svd::truncated_into(&poisoned, Rank::Fixed(rank), &Options::default(), &mut out, &mut scratch).expect("a valid call");

@@ -11,3 +11,7 @@ struct ConformanceParams {
     int32_t x;         /* of a tile: first column */
     int32_t y;         /* of a tile: first row */
 };
+
+#ifdef __cplusplus
+#include "layout.h"
+#endif

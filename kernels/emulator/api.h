@@ -2,7 +2,7 @@
 #pragma once
 #include <stdint.h>
 
-#define LK_ABI 1
+#define LK_ABI 2
 
 #ifdef __cplusplus
 extern "C" {
@@ -72,6 +72,8 @@ struct LkApi {
     /* Number of sites seen since reset_sites; the first `capacity` of them are written to `out`. */
     uint64_t (*sites)(struct LkSite* out, uint64_t capacity);
     void (*reset_sites)(void);
+    /* Gives back what is kept between launches. */
+    void (*trim)(void);
     /* Fills 128 bytes with the map of a matrix [rows, columns] for tma_load_2d and tma_store_2d, whose tiles are
        [box_rows, box_columns]; swizzle is 0, 32, 64 or 128 bytes. 0, or -1 when a GPU would refuse it. */
     int32_t (*tensor_map)(void* out, void* base, uint32_t element_bytes, uint64_t rows, uint64_t columns,

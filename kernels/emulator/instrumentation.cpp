@@ -2,6 +2,7 @@
 // -fsanitize=undefined what has gone wrong. Nothing of the sanitizers' own libraries is linked.
 #include <cstdio>
 #include <cstdlib>
+#include <cstring>
 
 #include "checker.h"
 
@@ -48,6 +49,21 @@ ENTRY void __tsan_read_range(void* address, size_t bytes) {
 }
 ENTRY void __tsan_write_range(void* address, size_t bytes) {
     emulator::touch(address, bytes, true, false, __builtin_return_address(0));
+}
+// Clang alone tells these.
+ENTRY void* __tsan_memcpy(void* to, const void* from, size_t bytes) {
+    emulator::touch(from, bytes, false, false, __builtin_return_address(0));
+    emulator::touch(to, bytes, true, false, __builtin_return_address(0));
+    return memcpy(to, from, bytes);
+}
+ENTRY void* __tsan_memmove(void* to, const void* from, size_t bytes) {
+    emulator::touch(from, bytes, false, false, __builtin_return_address(0));
+    emulator::touch(to, bytes, true, false, __builtin_return_address(0));
+    return memmove(to, from, bytes);
+}
+ENTRY void* __tsan_memset(void* to, int value, size_t bytes) {
+    emulator::touch(to, bytes, true, false, __builtin_return_address(0));
+    return memset(to, value, bytes);
 }
 ENTRY void __tsan_init() {}
 ENTRY void __tsan_func_entry(void*) {}

@@ -22,8 +22,18 @@ const Kernel* find_kernel(const char* name) {
 
 std::mutex workers_mutex;
 std::vector<Worker*>& idle_workers() {
-    static auto& all = *new std::vector<Worker*>;  // kept for the next launch, never freed
+    static auto& all = *new std::vector<Worker*>;  // kept for the next launch
     return all;
+}
+
+// A stack and its guard are two mappings each, and a process that loads many emulators has only so many.
+void trim() {
+    std::lock_guard<std::mutex> lock(workers_mutex);
+    for (Worker* w : idle_workers()) {
+        free_fibers(*w);
+        delete w;
+    }
+    idle_workers().clear();
 }
 
 Worker* take_worker() {
@@ -279,7 +289,7 @@ uint64_t clock_ticks() {
 extern "C" const LkApi* lowkey_emulator(void) {
     using namespace emulator;
     static const LkApi api{LK_ABI,    0,           api_kernel_count, api_kernel,      api_launch,
-                           api_alloc, api_free,    api_checked,      api_sites,       api_reset_sites,
+                           api_alloc, api_free,    api_checked,      api_sites,       api_reset_sites, trim,
                            encode_tensor_map};
     return &api;
 }

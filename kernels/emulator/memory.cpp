@@ -81,6 +81,12 @@ unsigned char* SharedArena::first_page() const {
     return map_ + size_t(begin_ - map_) / kPage * kPage;
 }
 
+SharedArena::~SharedArena() {
+    if (!map_) return;
+    ASAN_UNPOISON_MEMORY_REGION(map_, kCapacity);  // or what is mapped there next seems poisoned
+    munmap(map_, kCapacity + kPage);
+}
+
 void SharedArena::resize(size_t bytes) {
     if (!map_) {
         map_ = reinterpret_cast<unsigned char*>(map_pages(kCapacity + kPage));

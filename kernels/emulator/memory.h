@@ -23,6 +23,7 @@ std::vector<Buffer> all_buffers();  // by address
 class SharedArena {
   public:
     static constexpr size_t kCapacity = 256 << 10;
+    ~SharedArena();
     void resize(size_t bytes);
     void poison();
     bool slack_untouched() const;

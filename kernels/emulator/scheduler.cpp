@@ -185,6 +185,14 @@ void prepare_fibers(Worker& w, int threads) {
     }
 }
 
+void free_fibers(Worker& w) {
+    for (Fiber& fiber : w.fibers) {
+        ASAN_UNPOISON_MEMORY_REGION(fiber.stack, kStackBytes);
+        munmap(fiber.stack - kPage, kStackBytes + kPage);
+    }
+    w.fibers.clear();
+}
+
 void wake(Fiber& fiber) {
     fiber.state = State::Runnable;
     Worker& w = *worker;

@@ -185,6 +185,7 @@ extern __thread Worker* worker __attribute__((tls_model("initial-exec")));
 
 // Scheduler.
 void prepare_fibers(Worker& w, int threads);
+void free_fibers(Worker& w);
 void run_block(Worker& w, Index3 block, uint64_t number);
 void yield();
 void sleep_current(State state);

@@ -1,5 +1,5 @@
-// The threshold of a whole matrix: count and pick for each digit, then the ties of each row and their sums over the rows
-// before. sparse_select_row writes the bits.
+// The threshold of a whole matrix: count and pick for each digit, then the ties of each row and their sums over the
+// rows before. sparse_select_row writes the bits.
 #include "sparse/select.cuh"
 
 // Columns that a block counts of each of its rows.

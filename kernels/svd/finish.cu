@@ -3,22 +3,22 @@
 #include "svd/matrix.cuh"
 
 // A pivot of R'R below this share of its diagonal sends columns to be orthogonalized one by one.
-constexpr double kPivot = 0.25, kLeastDiagonal = 1e-4;
+constexpr double PIVOT = 0.25, LEAST_DIAGONAL = 1e-4;
 // Energy that may stray off the diagonal of R, beside the energy left out.
-constexpr double kStrays = 1e-4;
+constexpr double STRAYS = 1e-4;
 // A column of which less than this is left beside the others holds rounding only, and is replaced.
-constexpr double kRemainder = 1e-4;
+constexpr double REMAINDER = 1e-4;
 // A pass that leaves this much of a column has orthogonalized it ("twice is enough").
-constexpr double kKept = 0.7;
+constexpr double KEPT = 0.7;
 
-/// What lies at the start of shared memory; the moments follow.
+// What lies at the start of shared memory; the moments follow.
 struct Shared {
-    double diagonal[kMaxWidth];  // of R'R, then of R
-    double s[kMaxWidth];
-    double products[kMaxWidth];
-    double reduction[kWarps];
-    int from[kMaxWidth];  // where the columns come from when s descends
-    int rows[kWarps];     // candidates for a completion
+    double diagonal[MAX_WIDTH];  // of R'R, then of R
+    double s[MAX_WIDTH];
+    double products[MAX_WIDTH];
+    double reduction[WARPS];
+    int from[MAX_WIDTH];  // where the columns come from when s descends
+    int rows[WARPS];     // candidates for a completion
 };
 
 struct Factor {
@@ -28,7 +28,7 @@ struct Factor {
     int count, stride, rank;
 };
 
-__device__ __forceinline__ Factor load(const FactorParams& p, unsigned char* smem) {
+__device__ __forceinline__ Factor load(const SvdParams& p, unsigned char* smem) {
     const int64_t index = blockIdx.x;
     Shared& shared = *reinterpret_cast<Shared*>(smem);
     double* moments = reinterpret_cast<double*>(smem + sizeof(Shared));
@@ -41,7 +41,7 @@ __device__ __forceinline__ Factor load(const FactorParams& p, unsigned char* sme
     return {shared, moments, p.tall + index * p.rows * p.columns, p.rows, p.columns, rank};
 }
 
-/// Factorizes the moments into R'R, a column of R' a step; returns whether the columns were near enough to orthonormal.
+// Factorizes the moments into R'R, a column of R' a step; returns whether the columns were near enough to orthonormal.
 __device__ __forceinline__ bool cholesky(const Factor& at) {
     const int i = threadIdx.x;
     for (int k = 0; k < at.rank; k++) {
@@ -53,19 +53,18 @@ __device__ __forceinline__ bool cholesky(const Factor& at) {
         }
         __syncthreads();
         const double pivot = at.shared.products[k], diagonal = at.shared.diagonal[k];
-        if (!(pivot > kPivot * diagonal && diagonal > kLeastDiagonal)) return false;
+        if (!(pivot > PIVOT * diagonal && diagonal > LEAST_DIAGONAL)) return false;
         if (i > k && i < at.rank) at.moments[packed(i, k)] = left / sqrt(pivot);
         __syncthreads();
     }
     if (i < at.rank) at.shared.diagonal[i] = sqrt(at.shared.products[i]);
-    __syncthreads();
     return true;
 }
 
-/// Energy that the factor has off its diagonal.
+// Energy that the factor has off its diagonal.
 __device__ __forceinline__ double strays(const Factor& at) {
     double sum = 0;
-    for (int i = warp_index(); i < at.rank; i += kWarps) {
+    for (int i = warp_index(); i < at.rank; i += WARPS) {
         for (int l = lane_index(); l < i; l += 32) {
             const double stray = at.moments[packed(i, l)] * at.shared.s[i];
             sum += stray * stray;
@@ -74,7 +73,7 @@ __device__ __forceinline__ double strays(const Factor& at) {
     return block_sum(sum, at.shared.reduction);
 }
 
-/// Inverts the lower triangular factor in place, its diagonal included, from the last column to the first.
+// Inverts the lower triangular factor in place, its diagonal included, from the last column to the first.
 __device__ __forceinline__ void invert(const Factor& at) {
     const int i = threadIdx.x;
     for (int k = at.rank - 1; k >= 0; k--) {
@@ -89,7 +88,7 @@ __device__ __forceinline__ void invert(const Factor& at) {
     }
 }
 
-/// Finds the order in which s descends.
+// Finds the order in which s descends.
 __device__ __forceinline__ void sort(const Factor& at) {
     const int i = threadIdx.x;
     if (i < at.rank) {
@@ -100,20 +99,20 @@ __device__ __forceinline__ void sort(const Factor& at) {
     __syncthreads();
 }
 
-/// Writes s, the small factor, and what tall is to be multiplied by: the inverse of R, its columns in order.
-__device__ __forceinline__ void write(const FactorParams& p, const Factor& at, bool triangular) {
+// Writes s, the small factor, and what tall is to be multiplied by: the inverse of R, its columns in order.
+__device__ __forceinline__ void write(const SvdParams& p, const Factor& at, bool triangular) {
     const int64_t index = blockIdx.x;
-    for (int k = threadIdx.x; k < p.columns; k += kThreads) {
+    for (int k = threadIdx.x; k < p.columns; k += THREADS) {
         p.s[index * p.columns + k] = k < at.rank ? float(at.shared.s[at.shared.from[k]]) : 0;
     }
-    for (int row = warp_index(); row < p.width; row += kWarps) {
+    for (int row = warp_index(); row < p.width; row += WARPS) {
         for (int k = lane_index(); k < p.columns; k += 32) {
             float x = 0;
             if (k < at.rank) x = float(p.basis[(index * p.columns + at.shared.from[k]) * p.width + row]);
             p.small[(index * p.width + row) * p.columns + k] = x;
         }
     }
-    for (int row = warp_index(); row < at.rank; row += kWarps) {
+    for (int row = warp_index(); row < at.rank; row += WARPS) {
         for (int k = lane_index(); k < at.rank; k += 32) {
             const int from = at.shared.from[k];
             float x = row == from ? 1 : 0;
@@ -123,8 +122,8 @@ __device__ __forceinline__ void write(const FactorParams& p, const Factor& at, b
     }
 }
 
-/// Energy that the columns leave out. In f64 the eigenvalues tell that best; in f32 the projection does.
-__device__ __forceinline__ double left_out(const FactorParams& p, const Factor& at) {
+// Energy that the columns leave out. In f64 the eigenvalues tell that best; in f32 the projection does.
+__device__ __forceinline__ double left_out(const SvdParams& p, const Factor& at) {
     const int64_t index = blockIdx.x;
     double left = p.energy[index];
     for (int k = 0; k < at.rank; k++) {
@@ -133,8 +132,8 @@ __device__ __forceinline__ double left_out(const FactorParams& p, const Factor& 
     return left;
 }
 
-/// Puts the columns in order and writes everything about this matrix.
-__device__ __forceinline__ void accept(const FactorParams& p, const Factor& at, bool triangular) {
+// Puts the columns in order and writes everything about this matrix.
+__device__ __forceinline__ void accept(const SvdParams& p, const Factor& at, bool triangular) {
     sort(at);
     write(p, at, triangular);
     if (threadIdx.x != 0) return;
@@ -143,7 +142,7 @@ __device__ __forceinline__ void accept(const FactorParams& p, const Factor& at, 
     p.tail[index] = float(sqrt(fmax(left_out(p, at), 0.0) / p.energy[index]));
 }
 
-KERNEL(svd_finish, FactorParams, 256) {
+KERNEL(svd_finish, SvdParams, 256) {
     DYN_SMEM(smem);
     const int64_t index = blockIdx.x;
     if (p.state[index] != SVD_CHOSEN) return;
@@ -158,7 +157,7 @@ KERNEL(svd_finish, FactorParams, 256) {
     if (p.rung == SVD_SINGLE) {
         const double astray = strays(at), left = left_out(p, at);
         const bool missed = p.relative >= 0 && left > p.relative * p.relative * p.energy[index] && at.rank < p.columns;
-        if (missed || !(astray <= kStrays * left)) {
+        if (missed || !(astray <= STRAYS * left)) {
             if (threadIdx.x == 0) p.state[index] = SVD_OPEN;
             return;
         }
@@ -167,16 +166,16 @@ KERNEL(svd_finish, FactorParams, 256) {
     accept(p, at, true);
 }
 
-/// Scales a column to length one and returns the length it had; a column of zeros stays.
+// Scales a column to length one and returns the length it had; a column of zeros stays.
 __device__ __forceinline__ double normalize(const Factor& at, int column) {
     double squares = 0;
-    for (int row = threadIdx.x; row < at.count; row += kThreads) {
+    for (int row = threadIdx.x; row < at.count; row += THREADS) {
         const double x = at.tall[int64_t(row) * at.stride + column];
         squares += x * x;
     }
     const double length = sqrt(block_sum(squares, at.shared.reduction));
     const double scale = length == 0 ? 0 : 1 / length;
-    for (int row = threadIdx.x; row < at.count; row += kThreads) {
+    for (int row = threadIdx.x; row < at.count; row += THREADS) {
         float& x = at.tall[int64_t(row) * at.stride + column];
         x = float(x * scale);
     }
@@ -184,9 +183,9 @@ __device__ __forceinline__ double normalize(const Factor& at, int column) {
     return length;
 }
 
-/// Takes the columns before `column` out of it once; returns the sum of the squares of what they had of it.
+// Takes the columns before `column` out of it once; returns the sum of the squares of what they had of it.
 __device__ __forceinline__ double remove_others(const Factor& at, int column) {
-    for (int other = warp_index(); other < column; other += kWarps) {
+    for (int other = warp_index(); other < column; other += WARPS) {
         double sum = 0;
         for (int row = lane_index(); row < at.count; row += 32) {
             const float* x = at.tall + int64_t(row) * at.stride;
@@ -196,7 +195,7 @@ __device__ __forceinline__ double remove_others(const Factor& at, int column) {
         if (lane_index() == 0) at.shared.products[other] = sum;
     }
     __syncthreads();
-    for (int row = threadIdx.x; row < at.count; row += kThreads) {
+    for (int row = threadIdx.x; row < at.count; row += THREADS) {
         float* x = at.tall + int64_t(row) * at.stride;
         double sum = 0;
 #pragma unroll 1
@@ -205,30 +204,29 @@ __device__ __forceinline__ double remove_others(const Factor& at, int column) {
     }
     double removed = 0;
     for (int other = 0; other < column; other++) removed += at.shared.products[other] * at.shared.products[other];
-    __syncthreads();
     return removed;
 }
 
-/// Makes a column a unit vector orthogonal to those before it. Returns the share of its length that it had beside them;
-/// 0 when that is too little.
+// Makes a column a unit vector orthogonal to those before it. Returns the share of its length that it had beside them;
+// 0 when that is too little.
 __device__ __forceinline__ double reduce(const Factor& at, int column) {
     double left = 1, removed = 0;
-    for (int pass = 0; left > kRemainder; pass++) {
+    for (int pass = 0; left > REMAINDER; pass++) {
         if (pass > 0) removed = remove_others(at, column);
         const double kept = normalize(at, column);
         if (kept == 0) return 0;
         // By Pythagoras, which does not see that the column was rounded to f32.
-        if (pass > 0 && kept > kKept) return left * sqrt(fmax(1 - removed, 0.0));
+        if (pass > 0 && kept > KEPT) return left * sqrt(fmax(1 - removed, 0.0));
         if (pass > 0) left *= kept;
     }
     return 0;
 }
 
-/// The row of which the columns before `column` hold least; the first of several.
+// The row of which the columns before `column` hold least; the first of several.
 __device__ __forceinline__ int least_held(const Factor& at, int column) {
     double least = INFINITY;
     int at_row = at.count;
-    for (int row = threadIdx.x; row < at.count; row += kThreads) {
+    for (int row = threadIdx.x; row < at.count; row += THREADS) {
         double held = 0;
 #pragma unroll 1
         for (int other = 0; other < column; other++) {
@@ -245,7 +243,7 @@ __device__ __forceinline__ int least_held(const Factor& at, int column) {
     }
     if (lane_index() == 0) at.shared.reduction[warp_index()] = least, at.shared.rows[warp_index()] = at_row;
     __syncthreads();
-    for (int warp = 0; warp < kWarps; warp++) {
+    for (int warp = 0; warp < WARPS; warp++) {
         const double other = at.shared.reduction[warp];
         if (other < least || (other == least && at.shared.rows[warp] < at_row)) least = other, at_row = at.shared.rows[warp];
     }
@@ -253,25 +251,25 @@ __device__ __forceinline__ int least_held(const Factor& at, int column) {
     return at_row;
 }
 
-/// Replaces a column by the coordinate vector that those before it hold least of: of that at least a share of 1 / rows is
-/// left beside them, far above rounding.
+// Replaces a column by the coordinate vector that those before it hold least of: of that at least a share of 1 / rows is
+// left beside them, far above rounding.
 __device__ __forceinline__ void replace(const Factor& at, int column) {
     const int one = least_held(at, column);
-    for (int row = threadIdx.x; row < at.count; row += kThreads) {
+    for (int row = threadIdx.x; row < at.count; row += THREADS) {
         at.tall[int64_t(row) * at.stride + column] = row == one ? 1 : 0;
     }
-    __syncthreads();
 }
 
-/// Orthonormalizes the columns of tall one by one, scaling s by what is left of each; columns that hold rounding only are
-/// replaced by orthonormal ones, with s = 0.
-KERNEL(svd_orthogonalize, FactorParams, 256) {
+// Orthonormalizes the columns of tall one by one, scaling s by what is left of each; columns that hold rounding only are
+// replaced by orthonormal ones, with s = 0.
+KERNEL(svd_orthogonalize, SvdParams, 256) {
     DYN_SMEM(smem);
     if (p.state[blockIdx.x] != SVD_SKEWED) return;
     const Factor at = load(p, smem);
     for (int column = 0; column < at.rank; column++) {
         double share = 1;
-        while (true) {
+#pragma unroll 1
+        for (int attempt = 0; attempt < 2; attempt++) {
             const double left = reduce(at, column);
             share *= left;
             if (left > 0) break;

@@ -4,46 +4,46 @@
 #include "device/mma.cuh"
 #include "svd/params.h"
 
-constexpr int kThreads = 256;
-constexpr int kWarps = kThreads / 32;
-constexpr int kMaxWidth = 128;
+constexpr int THREADS = 256;
+constexpr int WARPS = THREADS / 32;
+constexpr int MAX_WIDTH = 128;
 
 __device__ __forceinline__ int lane_index() { return threadIdx.x & 31; }
 __device__ __forceinline__ int warp_index() { return threadIdx.x >> 5; }
 
-/// Place of (i, j), i >= j, in a lower triangle stored row by row; the size of a triangle of i rows is packed(i, 0).
+// Place of (i, j), i >= j, in a lower triangle stored row by row; the size of a triangle of i rows is packed(i, 0).
 __device__ __forceinline__ int packed(int i, int j) { return i * (i + 1) / 2 + j; }
 
 __device__ __forceinline__ int round_up(int value, int multiple) { return (value + multiple - 1) / multiple * multiple; }
 
-/// The two halves of a factor: together they keep 22 of its 24 bits.
+// The two halves of a factor: together they keep 22 of its 24 bits.
 __device__ __forceinline__ void split_tf32(float x, uint32_t& high, uint32_t& low) {
     high = to_tf32(x);
     low = to_tf32(x - __uint_as_float(high));
 }
 
-/// A matrix in global memory.
+// A matrix in global memory.
 template <class T> struct Matrix {
     const T* at;
     int64_t row_stride, column_stride;
     int rows, columns;
 };
 
-/// The matrix of this block.
+// The matrix of this block.
 template <class T, class Params>
 __device__ __forceinline__ Matrix<T> matrix_of(const Params& p, int columns) {
-    const int outer = blockIdx.x / p.inner, inner = blockIdx.x % p.inner;
-    const int64_t offset = outer * p.outer_stride + inner * p.inner_stride;
+    const int index = p.first + blockIdx.x;
+    const int64_t offset = index / p.inner * p.outer_stride + index % p.inner * p.inner_stride;
     return {static_cast<const T*>(p.a) + offset, p.row_stride, p.column_stride, p.rows, columns};
 }
 
-/// Copies `Rows` rows from `start` into rows of `Stride`, with zeros beyond the matrix up to `width` columns.
-/// Neighbouring lanes read neighbouring elements in either orientation.
+// Copies `Rows` rows from `start` into rows of `Stride`, with zeros beyond the matrix up to `width` columns.
+// Neighbouring lanes read neighbouring elements in either orientation.
 template <int Rows, int Stride, class To, class T>
 __device__ __forceinline__ void load_tile(To* tile, const Matrix<T>& a, int start, int width) {
     const bool by_rows = a.column_stride == 1;
     const int major_end = by_rows ? Rows : width, minor_end = by_rows ? width : Rows;
-    for (int major = warp_index(); major < major_end; major += kWarps) {
+    for (int major = warp_index(); major < major_end; major += WARPS) {
         for (int minor = lane_index(); minor < minor_end; minor += 32) {
             const int row = by_rows ? major : minor, column = by_rows ? minor : major;
             const bool inside = start + row < a.rows && column < a.columns;
@@ -59,21 +59,21 @@ __device__ __forceinline__ double warp_sum(double x) {
     return x;
 }
 
-/// The sum over the block, the same in every thread; `shared` holds kWarps values and is free again on return.
+// The sum over the block, the same in every thread; `shared` holds WARPS values and is free again on return.
 __device__ __forceinline__ double block_sum(double x, double* shared) {
     x = warp_sum(x);
     if (lane_index() == 0) shared[warp_index()] = x;
     __syncthreads();
     double sum = 0;
 #pragma unroll
-    for (int warp = 0; warp < kWarps; warp++) sum += shared[warp];
+    for (int warp = 0; warp < WARPS; warp++) sum += shared[warp];
     __syncthreads();
     return sum;
 }
 
-/// Adds the partial triangles of one matrix up, in the order of its chunks.
+// Adds the partial triangles of one matrix up, in the order of its chunks.
 __device__ __forceinline__ void sum_chunks(double* triangle, const double* partials, int chunks, int stride, int size) {
-    for (int i = threadIdx.x; i < size; i += kThreads) {
+    for (int i = threadIdx.x; i < size; i += THREADS) {
         double sum = 0;
         for (int chunk = 0; chunk < chunks; chunk++) sum += partials[int64_t(chunk) * stride + i];
         triangle[i] = sum;

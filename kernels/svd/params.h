@@ -1,5 +1,5 @@
-/* What the kernels of the batched SVD are launched with. Matrices are taken in their tall orientation: the tensor itself,
- * or its transpose where it is wide. Strides count elements. */
+/* What the kernels of svd/ take. Matrices are taken in their tall orientation: the tensor itself, or its transpose where
+   it is wide. Strides count elements. */
 #pragma once
 #include <stdint.h>
 
@@ -17,23 +17,25 @@
 #define SVD_STUCK 7      /* the eigenvalue iteration did not converge */
 
 /* A'A of every matrix whose state is `wanted`. */
-typedef struct GramParams {
-    const void* a;        /* [batch, rows, columns] f32|bf16|f16 */
-    const int32_t* state; /* [batch]; null: every matrix is wanted */
-    const int32_t* rank;  /* [batch] columns in use of each matrix; null: all */
-    double* partials;     /* [batch, chunks, columns (columns + 1) / 2] lower triangles */
+struct GramParams {
+    const void* a;         /* [batch, rows, columns] f32|bf16|f16 */
+    const uint32_t* state; /* [batch]; null: every matrix is wanted */
+    const int32_t* rank;   /* [batch] columns in use of each matrix; null: all */
+    double* partials;      /* [batch, chunks, columns (columns + 1) / 2] lower triangles */
     int64_t row_stride;
     int64_t column_stride;
     int64_t inner_stride; /* from a matrix to the next one, */
     int64_t outer_stride; /* and from `inner` matrices to the next so many */
     int32_t inner;
+    int32_t first; /* place of the first matrix among all that the strides lead to */
     int32_t rows;
     int32_t columns;
-    int32_t wanted;
-} GramParams;
+    uint32_t wanted;
+    int32_t pad;
+};
 
 /* Everything after A'A, for one rung of the ladder. */
-typedef struct FactorParams {
+struct SvdParams {
     const void* a;    /* [batch, rows, width] f32|bf16|f16 */
     float* tall;      /* [batch, rows, columns] */
     float* s;         /* [batch, columns] */
@@ -45,7 +47,7 @@ typedef struct FactorParams {
     double* energy;   /* [batch] sum of squares */
     float* mix;       /* [batch, columns, columns] what tall is multiplied by to become orthonormal and ordered */
     float* tail;      /* [batch] */
-    int32_t* state;   /* [batch] */
+    uint32_t* state;  /* [batch] */
     int32_t* rank;    /* [batch] */
     int64_t row_stride;
     int64_t column_stride;
@@ -53,11 +55,17 @@ typedef struct FactorParams {
     int64_t outer_stride;
     double relative; /* tolerated error; negative: every matrix keeps `columns` */
     int32_t inner;
+    int32_t first;
     int32_t rows;
     int32_t width;
     int32_t columns;
     int32_t chunks;
-    int32_t rung;  /* SVD_SINGLE or SVD_DOUBLE */
-    int32_t first; /* this rung is the first: `state` holds nothing yet */
+    uint32_t rung; /* SVD_SINGLE or SVD_DOUBLE */
+    int32_t fresh; /* this rung is the first: `state` holds nothing yet */
     int32_t wide;  /* tall is V, whose signs are to be fixed, and not U */
-} FactorParams;
+    int32_t pad;
+};
+
+#ifdef __cplusplus
+#include "layout.h"
+#endif

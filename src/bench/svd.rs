@@ -148,8 +148,9 @@ impl Spec {
             return Ok(Err(format!("every one of its {count} matrices holds NaN or Inf")));
         }
         let most = rows.min(cols);
-        if most > svd::MAX_COLUMNS {
-            return Ok(Err(format!("the smaller side of a {rows} x {cols} matrix is over {}", svd::MAX_COLUMNS)));
+        let limit = svd::max_columns(inputs.device());
+        if most > limit {
+            return Ok(Err(format!("the smaller side of a {rows} x {cols} matrix is over {limit}")));
         }
         let rank = match self.asked {
             Asked::Rank(rank) if rank > most => {

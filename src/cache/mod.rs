@@ -20,6 +20,7 @@ use crate::{
     Device, Error, InputError, Purpose, Result, Tensor,
     attention::{self, Params, Part, Sequence},
     coded::Format,
+    device::Kind,
     rope::Rope,
 };
 
@@ -83,9 +84,12 @@ impl KvCache {
     ///
     /// # Errors
     /// [`Error::Input`] for a spec that means nothing, ranks that do not fit head_dim or missing bases, [`Error::Shape`] for bases of another
-    /// shape, [`Error::Device`] when the memory is not to be had.
+    /// shape, [`Error::Device`] when the memory is not to be had or the device is not a CPU.
     pub fn new(layout: &Arc<Layout>, spec: &Spec, bases: Option<&Arc<Bases>>, device: &Device) -> Result<Self> {
         spec.check()?;
+        if device.kind() != Kind::Cpu {
+            return Err(device.unsupported("a key-value cache"));
+        }
         let device = device.accounting(Purpose::Cache);
         let bases = bases.filter(|_| spec.basis == BasisKind::Calibrated);
         if spec.basis == BasisKind::Calibrated && bases.is_none_or(|bases| bases.layers.len() != layout.n_layers) {

@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::Grid;
+use super::{Grid, TileMap, tile_map::Tiles};
 use crate::{Error, Result};
 
 /// A queue of work in order, by the backend's own number.
@@ -51,6 +51,7 @@ pub(super) trait Backend: Send + Sync {
     /// `kernel` is an index into [`super::kernels`].
     fn launch(&self, stream: RawStream, kernel: usize, grid: Grid, params: &[u8]) -> Result<()>;
     fn synchronize(&self, stream: RawStream) -> Result<()>;
+    fn tile_map(&self, tiles: &Tiles) -> Result<TileMap>;
 
     fn new_stream(&self) -> Result<RawStream>;
     fn drop_stream(&self, stream: RawStream);
@@ -117,6 +118,10 @@ impl Backend for Host {
 
     fn synchronize(&self, _: RawStream) -> Result<()> {
         Ok(())
+    }
+
+    fn tile_map(&self, _: &Tiles) -> Result<TileMap> {
+        Err(Error::device("cpu has no copy engine", "use --device emulated or cuda:N"))
     }
 
     fn new_stream(&self) -> Result<RawStream> {

@@ -13,11 +13,13 @@ pub struct KernelInfo {
     pub source: &'static str,
     /// The most threads of a block.
     pub max_threads: u32,
-    /// The number of its source file, the same in [`IMAGES`].
+    /// The number of its source file among the images.
+    #[cfg_attr(not(feature = "cuda"), allow(dead_code, reason = "images are for GPUs"))]
     pub(crate) image: usize,
 }
 
 /// The image of one source file.
+#[cfg(feature = "cuda")]
 pub(crate) struct Image {
     /// The source file, relative to `kernels/`.
     pub(crate) source: &'static str,

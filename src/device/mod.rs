@@ -19,6 +19,7 @@ mod memory;
 mod scratch;
 pub mod simd;
 mod stream;
+mod tile_map;
 
 use std::{
     fmt,
@@ -43,6 +44,7 @@ pub use kernel::{Grid, KernelInfo, architectures, kernels};
 pub use memory::{MemoryScope, MemoryUse, Purpose};
 pub use scratch::Scratch;
 pub use stream::{Event, Graph};
+pub use tile_map::TileMap;
 
 use crate::{Error, InputError, Result};
 use backend::{Backend, Host, RawStream};
@@ -185,7 +187,7 @@ impl Device {
     /// [`Error::Input`] when there is no such kernel; [`Error::Device`] when the launch is refused or the device failed.
     pub unsafe fn launch_raw(&self, name: &str, grid: Grid, params: &[u8]) -> Result<()> {
         let index = kernels().iter().position(|kernel| kernel.name == name);
-        let index = index.ok_or_else(|| InputError::new("kernel", name, "one that `kvbench doctor -v` lists"))?;
+        let index = index.ok_or_else(|| InputError::new("kernel", name, "a name that lowkey::device::kernels() has"))?;
         self.launch_index(index, grid, params)
     }
 

@@ -33,7 +33,7 @@ pub use generate::{GenerateOptions, Generated, Sampling, generate};
 pub use json::read_text;
 pub use tokenizer::{Encoded, TextStream, Tokenizer};
 
-use crate::{Device, InputError, Purpose, Result, Tensor, cache::Layout, rope::Rope};
+use crate::{Device, InputError, Purpose, Result, Tensor, cache::Layout, device::Kind, rope::Rope};
 use files::Checkpoint;
 use weights::Weights;
 
@@ -57,10 +57,13 @@ impl Model {
     ///
     /// # Errors
     /// [`crate::Error::Input`] naming file, field and limit for anything that does not fit, before memory of its size is
-    /// allocated; [`crate::Error::Io`] and [`crate::Error::Device`] when the system refuses.
+    /// allocated; [`crate::Error::Io`] and [`crate::Error::Device`] when the system refuses or the device is not a CPU.
     pub fn load(folder: impl AsRef<Path>, device: &Device, options: &LoadOptions) -> Result<Self> {
         let start = Instant::now();
         let folder = folder.as_ref();
+        if device.kind() != Kind::Cpu {
+            return Err(device.unsupported("the transformer runtime"));
+        }
         let config = Config::load(folder)?;
         let checkpoint = Checkpoint::open(folder, options.allow_nonfinite)?;
         let device = device.accounting(Purpose::Weights);

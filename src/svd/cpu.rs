@@ -5,7 +5,7 @@ use std::sync::{Mutex, PoisonError};
 use rayon::prelude::*;
 
 use super::{
-    Info, MAX_COLUMNS, OP, Options, Rank, Rung, Sizes, Svd,
+    Info, MAX_COLUMNS, OP, Options, Rank, Rung, SINGLE_TAIL, Sizes, Svd,
     eigen::Eigen,
     factors::Factors,
     jacobi,
@@ -14,9 +14,8 @@ use super::{
 };
 use crate::{Error, Result, Scratch, Tensor};
 
-/// Largest s_1 / s_rank, and least share of the energy left out, that an f32 Gram matrix is trusted with.
+/// Largest s_1 / s_rank that an f32 Gram matrix is trusted with.
 const SINGLE_CONDITION: f64 = 100.0;
-const SINGLE_TAIL: f64 = 1e-4;
 /// Energy that may stray off the diagonal, beside the energy left out.
 const STRAYS: f64 = 1e-4;
 /// Sums of squares in this range lose nothing in f32.
@@ -150,7 +149,7 @@ impl Solver<'_, '_> {
             energy = self.gram::<f32>()?;
         }
         if start == Rung::Single
-            && self.may_start_in_single()
+            && self.rank.may_start_in_single(self.source.columns)
             && let Some(verdict) = self.climb::<f32>(Rung::Single, energy)?
         {
             return Ok(verdict);
@@ -165,13 +164,6 @@ impl Solver<'_, '_> {
             }
         }
         Err(Error::Numeric { op: OP, what: "the eigenvalue iteration did not converge".into() })
-    }
-
-    fn may_start_in_single(&self) -> bool {
-        match self.rank {
-            Rank::Fixed(rank) => rank < self.source.columns,
-            Rank::Tolerance { relative, .. } => relative * relative >= 2.0 * SINGLE_TAIL,
-        }
     }
 
     /// Leaves A'A in `gram`, summed in T over blocks of fixed length and in f64 over those; returns its trace.

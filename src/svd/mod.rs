@@ -6,9 +6,11 @@
 mod cpu;
 mod eigen;
 mod factors;
+mod gpu;
 mod jacobi;
 mod kernels;
 mod lanes;
+mod params;
 mod source;
 mod vector;
 
@@ -17,8 +19,20 @@ use crate::{Device, Dtype, Error, Result, Scratch, Tensor, device::Kind};
 const OP: &str = "svd::truncated";
 const DTYPES: &[Dtype] = &[Dtype::F32, Dtype::F16, Dtype::BF16];
 
-/// The largest min(m, n).
-pub const MAX_COLUMNS: usize = 256;
+/// The largest min(m, n) on the CPU, and on other devices.
+const MAX_COLUMNS: usize = 256;
+const MAX_DEVICE_COLUMNS: usize = 128;
+
+/// The largest min(m, n) of matrices on `device`.
+pub fn max_columns(device: &Device) -> usize {
+    match device.kind() {
+        Kind::Cpu => MAX_COLUMNS,
+        _ => MAX_DEVICE_COLUMNS,
+    }
+}
+
+/// Least share of the energy left out that an f32 Gram matrix is trusted with.
+const SINGLE_TAIL: f64 = 1e-4;
 
 /// How many singular triplets to keep.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -42,6 +56,14 @@ impl Rank {
             Self::Tolerance { max, .. } => max,
         }
     }
+
+    /// Whether an f32 Gram matrix of `width` columns may resolve what is left out.
+    fn may_start_in_single(self, width: usize) -> bool {
+        match self {
+            Self::Fixed(rank) => rank < width,
+            Self::Tolerance { relative, .. } => relative * relative >= 2.0 * SINGLE_TAIL,
+        }
+    }
 }
 
 /// The rungs of the ladder, from quick to thorough. Each matrix starts where [`Options::start`] says and climbs when a
@@ -54,7 +76,8 @@ pub enum Rung {
     /// A Gram matrix and a projection in f64, for everything that f32 entries can express. The columns of U are
     /// orthogonalized one by one, and completed, where the matrix is rank-deficient or nearly so.
     Double,
-    /// As `Double`, by cyclic Jacobi rotations where inverse iteration did not deliver: slow, and converges always.
+    /// As `Double`, by cyclic Jacobi rotations where inverse iteration did not deliver: slow, and converges always. Other
+    /// devices than the CPU rotate on every rung, so theirs ends with `Double`.
     Jacobi,
 }
 
@@ -97,7 +120,7 @@ impl Svd {
     /// # Errors
     /// As [`truncated`] for the shape and the rank; [`Error::Device`] when the memory is not to be had.
     pub fn zeros(shape: &[usize], columns: usize, device: &Device) -> Result<Self> {
-        let sizes = Sizes::new(shape, columns)?;
+        let sizes = Sizes::new(shape, columns, device)?;
         let leading = &shape[..shape.len() - 2];
         let tensor = |tail: &[usize]| Tensor::zeros(&[leading, tail].concat(), Dtype::F32, device);
         Ok(Self {
@@ -121,7 +144,7 @@ struct Sizes {
 }
 
 impl Sizes {
-    fn new(shape: &[usize], columns: usize) -> Result<Self> {
+    fn new(shape: &[usize], columns: usize, device: &Device) -> Result<Self> {
         let [leading @ .., m, n] = shape else {
             return Err(Error::shape(OP, format!("a {shape:?}"), "matrices [.., m, n]"));
         };
@@ -137,9 +160,11 @@ impl Sizes {
             return Err(Error::shape(OP, format!("a {shape:?}, an empty batch"), "at least one matrix"));
         }
         let small = m.min(n);
-        if small > MAX_COLUMNS {
+        let most = max_columns(device);
+        if small > most {
             let found = format!("matrices of {m} x {n}, the smaller side {small}");
-            return Err(Error::shape(OP, found, format!("min(m, n) <= {MAX_COLUMNS}; larger matrices are not supported yet")));
+            let expected = format!("min(m, n) <= {most} on {device}; larger matrices are not supported yet");
+            return Err(Error::shape(OP, found, expected));
         }
         if columns == 0 || columns > small {
             return Err(Error::shape(OP, format!("rank {columns}"), format!("1..={small} for matrices of {m} x {n}")));
@@ -148,7 +173,8 @@ impl Sizes {
     }
 }
 
-/// The truncated SVD of every matrix of `a`, [.., m, n] with any leading axes, f32, f16 or bf16, min(m, n) <= 256.
+/// The truncated SVD of every matrix of `a`, [.., m, n] with any leading axes, f32, f16 or bf16, with min(m, n) up to
+/// [`max_columns`]: 256 on the CPU, 128 on other devices.
 ///
 /// Rows may lie anywhere (only the last axis must have stride 1), so a cache [tokens, heads, head_dim] is read in place
 /// through its transpose [heads, tokens, head_dim].
@@ -167,7 +193,7 @@ impl Sizes {
 /// ```
 ///
 /// # Errors
-/// [`Error::Shape`] for an empty batch, a matrix without rows or columns, min(m, n) > 256, a rank of zero or above
+/// [`Error::Shape`] for an empty batch, a matrix without rows or columns, min(m, n) above [`max_columns`], a rank of zero or above
 /// min(m, n), a tolerance outside [0, 1), a last axis with gaps; [`Error::Dtype`] for other dtypes; [`Error::Device`]
 /// when memory runs out. A NaN or an infinity is no error: [`Svd::info`] marks its matrix.
 pub fn truncated(a: &Tensor, rank: Rank, options: &Options) -> Result<Svd> {
@@ -187,24 +213,28 @@ pub fn truncated_into(a: &Tensor, rank: Rank, options: &Options, out: &mut Svd, 
     check_output(a, &sizes, out)?;
     match a.device().kind() {
         Kind::Cpu => cpu::truncated(a, sizes, rank, options, out, scratch),
-        _ => Err(a.device().unsupported(OP)),
+        _ => gpu::truncated(a, sizes, rank, options, out, scratch),
     }
 }
 
-/// Bytes of scratch that [`truncated_into`] takes for matrices of `shape`, [.., m, n], and `columns` singular triplets,
-/// on as many threads as the current pool has.
+/// Bytes of scratch that [`truncated_into`] takes for matrices of `shape`, [.., m, n], and `columns` singular triplets on
+/// `device`; on the CPU, with as many threads as the current pool has.
 ///
 /// # Errors
 /// As [`truncated`] for the shape and the rank.
-pub fn scratch_bytes(shape: &[usize], columns: usize) -> Result<usize> {
-    Ok(cpu::scratch_bytes(Sizes::new(shape, columns)?))
+pub fn scratch_bytes(shape: &[usize], columns: usize, device: &Device) -> Result<usize> {
+    let sizes = Sizes::new(shape, columns, device)?;
+    match device.kind() {
+        Kind::Cpu => Ok(cpu::scratch_bytes(sizes)),
+        _ => Ok(gpu::scratch_bytes(sizes)),
+    }
 }
 
 fn check_input(a: &Tensor, rank: Rank) -> Result<Sizes> {
     if !DTYPES.contains(&a.dtype()) {
         return Err(Error::Dtype { op: OP, found: a.dtype(), expected: DTYPES });
     }
-    let sizes = Sizes::new(a.shape(), rank.columns())?;
+    let sizes = Sizes::new(a.shape(), rank.columns(), &a.device())?;
     if sizes.n > 1 && a.strides().last() != Some(&1) {
         let found = format!("a {:?} with strides {:?}", a.shape(), a.strides());
         return Err(Error::shape(OP, found, "a last axis with stride 1"));
@@ -225,6 +255,9 @@ fn check_output(a: &Tensor, sizes: &Sizes, out: &Svd) -> Result<()> {
         let expected = [leading, tail].concat();
         if tensor.shape() != expected {
             return Err(Error::shape(OP, format!("out.{name} {:?}", tensor.shape()), format!("{expected:?}")));
+        }
+        if tensor.dtype() != Dtype::F32 {
+            return Err(Error::Dtype { op: OP, found: tensor.dtype(), expected: &[Dtype::F32] });
         }
         if tensor.device() != a.device() {
             return Err(Error::device(format!("{OP}: out.{name} on {}", tensor.device()), format!("put it on {}", a.device())));

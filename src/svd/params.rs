@@ -2,6 +2,15 @@
 
 use crate::device::Address;
 
+pub(crate) const SVD_CHUNK_ROWS: u32 = 1024;
+pub(crate) const SVD_OPEN: u32 = 0;
+pub(crate) const SVD_CHOSEN: u32 = 1;
+pub(crate) const SVD_SKEWED: u32 = 2;
+pub(crate) const SVD_SINGLE: u32 = 3;
+pub(crate) const SVD_DOUBLE: u32 = 4;
+pub(crate) const SVD_ZERO: u32 = 5;
+pub(crate) const SVD_NON_FINITE: u32 = 6;
+pub(crate) const SVD_STUCK: u32 = 7;
 /// A'A of every matrix whose state is `wanted`.
 #[repr(C)]
 #[derive(Debug, Copy, Clone, bytemuck::Pod, bytemuck::Zeroable)]
@@ -21,13 +30,16 @@ pub(crate) struct GramParams {
     /// and from `inner` matrices to the next so many
     pub(crate) outer_stride: i64,
     pub(crate) inner: i32,
+    /// place of the first matrix among all that the strides lead to
+    pub(crate) first: i32,
     pub(crate) rows: i32,
     pub(crate) columns: i32,
-    pub(crate) wanted: i32,
+    pub(crate) wanted: u32,
+    pub(crate) pad: i32,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of GramParams"][::core::mem::size_of::<GramParams>() - 80usize];
+    ["Size of GramParams"][::core::mem::size_of::<GramParams>() - 88usize];
     ["Alignment of GramParams"][::core::mem::align_of::<GramParams>() - 8usize];
     ["Offset of field: GramParams::a"][::core::mem::offset_of!(GramParams, a) - 0usize];
     ["Offset of field: GramParams::state"][::core::mem::offset_of!(GramParams, state) - 8usize];
@@ -38,14 +50,16 @@ const _: () = {
     ["Offset of field: GramParams::inner_stride"][::core::mem::offset_of!(GramParams, inner_stride) - 48usize];
     ["Offset of field: GramParams::outer_stride"][::core::mem::offset_of!(GramParams, outer_stride) - 56usize];
     ["Offset of field: GramParams::inner"][::core::mem::offset_of!(GramParams, inner) - 64usize];
-    ["Offset of field: GramParams::rows"][::core::mem::offset_of!(GramParams, rows) - 68usize];
-    ["Offset of field: GramParams::columns"][::core::mem::offset_of!(GramParams, columns) - 72usize];
-    ["Offset of field: GramParams::wanted"][::core::mem::offset_of!(GramParams, wanted) - 76usize];
+    ["Offset of field: GramParams::first"][::core::mem::offset_of!(GramParams, first) - 68usize];
+    ["Offset of field: GramParams::rows"][::core::mem::offset_of!(GramParams, rows) - 72usize];
+    ["Offset of field: GramParams::columns"][::core::mem::offset_of!(GramParams, columns) - 76usize];
+    ["Offset of field: GramParams::wanted"][::core::mem::offset_of!(GramParams, wanted) - 80usize];
+    ["Offset of field: GramParams::pad"][::core::mem::offset_of!(GramParams, pad) - 84usize];
 };
 /// Everything after A'A, for one rung of the ladder.
 #[repr(C)]
 #[derive(Debug, Copy, Clone, bytemuck::Pod, bytemuck::Zeroable)]
-pub(crate) struct FactorParams {
+pub(crate) struct SvdParams {
     /// [batch, rows, width] f32|bf16|f16
     pub(crate) a: Address,
     /// [batch, rows, columns]
@@ -79,45 +93,49 @@ pub(crate) struct FactorParams {
     /// tolerated error; negative: every matrix keeps `columns`
     pub(crate) relative: f64,
     pub(crate) inner: i32,
+    pub(crate) first: i32,
     pub(crate) rows: i32,
     pub(crate) width: i32,
     pub(crate) columns: i32,
     pub(crate) chunks: i32,
     /// SVD_SINGLE or SVD_DOUBLE
-    pub(crate) rung: i32,
+    pub(crate) rung: u32,
     /// this rung is the first: `state` holds nothing yet
-    pub(crate) first: i32,
+    pub(crate) fresh: i32,
     /// tall is V, whose signs are to be fixed, and not U
     pub(crate) wide: i32,
+    pub(crate) pad: i32,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of FactorParams"][::core::mem::size_of::<FactorParams>() - 176usize];
-    ["Alignment of FactorParams"][::core::mem::align_of::<FactorParams>() - 8usize];
-    ["Offset of field: FactorParams::a"][::core::mem::offset_of!(FactorParams, a) - 0usize];
-    ["Offset of field: FactorParams::tall"][::core::mem::offset_of!(FactorParams, tall) - 8usize];
-    ["Offset of field: FactorParams::s"][::core::mem::offset_of!(FactorParams, s) - 16usize];
-    ["Offset of field: FactorParams::small"][::core::mem::offset_of!(FactorParams, small) - 24usize];
-    ["Offset of field: FactorParams::partials"][::core::mem::offset_of!(FactorParams, partials) - 32usize];
-    ["Offset of field: FactorParams::vectors"][::core::mem::offset_of!(FactorParams, vectors) - 40usize];
-    ["Offset of field: FactorParams::basis"][::core::mem::offset_of!(FactorParams, basis) - 48usize];
-    ["Offset of field: FactorParams::values"][::core::mem::offset_of!(FactorParams, values) - 56usize];
-    ["Offset of field: FactorParams::energy"][::core::mem::offset_of!(FactorParams, energy) - 64usize];
-    ["Offset of field: FactorParams::mix"][::core::mem::offset_of!(FactorParams, mix) - 72usize];
-    ["Offset of field: FactorParams::tail"][::core::mem::offset_of!(FactorParams, tail) - 80usize];
-    ["Offset of field: FactorParams::state"][::core::mem::offset_of!(FactorParams, state) - 88usize];
-    ["Offset of field: FactorParams::rank"][::core::mem::offset_of!(FactorParams, rank) - 96usize];
-    ["Offset of field: FactorParams::row_stride"][::core::mem::offset_of!(FactorParams, row_stride) - 104usize];
-    ["Offset of field: FactorParams::column_stride"][::core::mem::offset_of!(FactorParams, column_stride) - 112usize];
-    ["Offset of field: FactorParams::inner_stride"][::core::mem::offset_of!(FactorParams, inner_stride) - 120usize];
-    ["Offset of field: FactorParams::outer_stride"][::core::mem::offset_of!(FactorParams, outer_stride) - 128usize];
-    ["Offset of field: FactorParams::relative"][::core::mem::offset_of!(FactorParams, relative) - 136usize];
-    ["Offset of field: FactorParams::inner"][::core::mem::offset_of!(FactorParams, inner) - 144usize];
-    ["Offset of field: FactorParams::rows"][::core::mem::offset_of!(FactorParams, rows) - 148usize];
-    ["Offset of field: FactorParams::width"][::core::mem::offset_of!(FactorParams, width) - 152usize];
-    ["Offset of field: FactorParams::columns"][::core::mem::offset_of!(FactorParams, columns) - 156usize];
-    ["Offset of field: FactorParams::chunks"][::core::mem::offset_of!(FactorParams, chunks) - 160usize];
-    ["Offset of field: FactorParams::rung"][::core::mem::offset_of!(FactorParams, rung) - 164usize];
-    ["Offset of field: FactorParams::first"][::core::mem::offset_of!(FactorParams, first) - 168usize];
-    ["Offset of field: FactorParams::wide"][::core::mem::offset_of!(FactorParams, wide) - 172usize];
+    ["Size of SvdParams"][::core::mem::size_of::<SvdParams>() - 184usize];
+    ["Alignment of SvdParams"][::core::mem::align_of::<SvdParams>() - 8usize];
+    ["Offset of field: SvdParams::a"][::core::mem::offset_of!(SvdParams, a) - 0usize];
+    ["Offset of field: SvdParams::tall"][::core::mem::offset_of!(SvdParams, tall) - 8usize];
+    ["Offset of field: SvdParams::s"][::core::mem::offset_of!(SvdParams, s) - 16usize];
+    ["Offset of field: SvdParams::small"][::core::mem::offset_of!(SvdParams, small) - 24usize];
+    ["Offset of field: SvdParams::partials"][::core::mem::offset_of!(SvdParams, partials) - 32usize];
+    ["Offset of field: SvdParams::vectors"][::core::mem::offset_of!(SvdParams, vectors) - 40usize];
+    ["Offset of field: SvdParams::basis"][::core::mem::offset_of!(SvdParams, basis) - 48usize];
+    ["Offset of field: SvdParams::values"][::core::mem::offset_of!(SvdParams, values) - 56usize];
+    ["Offset of field: SvdParams::energy"][::core::mem::offset_of!(SvdParams, energy) - 64usize];
+    ["Offset of field: SvdParams::mix"][::core::mem::offset_of!(SvdParams, mix) - 72usize];
+    ["Offset of field: SvdParams::tail"][::core::mem::offset_of!(SvdParams, tail) - 80usize];
+    ["Offset of field: SvdParams::state"][::core::mem::offset_of!(SvdParams, state) - 88usize];
+    ["Offset of field: SvdParams::rank"][::core::mem::offset_of!(SvdParams, rank) - 96usize];
+    ["Offset of field: SvdParams::row_stride"][::core::mem::offset_of!(SvdParams, row_stride) - 104usize];
+    ["Offset of field: SvdParams::column_stride"][::core::mem::offset_of!(SvdParams, column_stride) - 112usize];
+    ["Offset of field: SvdParams::inner_stride"][::core::mem::offset_of!(SvdParams, inner_stride) - 120usize];
+    ["Offset of field: SvdParams::outer_stride"][::core::mem::offset_of!(SvdParams, outer_stride) - 128usize];
+    ["Offset of field: SvdParams::relative"][::core::mem::offset_of!(SvdParams, relative) - 136usize];
+    ["Offset of field: SvdParams::inner"][::core::mem::offset_of!(SvdParams, inner) - 144usize];
+    ["Offset of field: SvdParams::first"][::core::mem::offset_of!(SvdParams, first) - 148usize];
+    ["Offset of field: SvdParams::rows"][::core::mem::offset_of!(SvdParams, rows) - 152usize];
+    ["Offset of field: SvdParams::width"][::core::mem::offset_of!(SvdParams, width) - 156usize];
+    ["Offset of field: SvdParams::columns"][::core::mem::offset_of!(SvdParams, columns) - 160usize];
+    ["Offset of field: SvdParams::chunks"][::core::mem::offset_of!(SvdParams, chunks) - 164usize];
+    ["Offset of field: SvdParams::rung"][::core::mem::offset_of!(SvdParams, rung) - 168usize];
+    ["Offset of field: SvdParams::fresh"][::core::mem::offset_of!(SvdParams, fresh) - 172usize];
+    ["Offset of field: SvdParams::wide"][::core::mem::offset_of!(SvdParams, wide) - 176usize];
+    ["Offset of field: SvdParams::pad"][::core::mem::offset_of!(SvdParams, pad) - 180usize];
 };

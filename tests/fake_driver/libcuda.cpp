@@ -230,6 +230,13 @@ API cuLaunchKernel(void* function, unsigned x, unsigned y, unsigned z, unsigned 
     return give(static_cast<Stream*>(stream), {Work::kLaunch, launch, nullptr, nullptr, 0});
 }
 
+API cuTensorMapEncodeTiled(void* map, int, uint32_t rank, void* base, const uint64_t* extents, const uint64_t* row_bytes,
+                           const uint32_t* tile, const uint32_t*, int, int swizzle, int, int) {
+    if (rank != 2 || swizzle != 3) return kInvalid;
+    return emulator()->tensor_map(map, base, 2, extents[1], extents[0], *row_bytes, tile[1], tile[0], 128) ? int(kInvalid)
+                                                                                                         : int(kSuccess);
+}
+
 API cuStreamBeginCapture_v2(void* stream, int) { return static_cast<Stream*>(stream)->capturing = true, lost(); }
 API cuStreamEndCapture(void* stream, void** graph) {
     auto* captured = static_cast<Stream*>(stream);

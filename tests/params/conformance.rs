@@ -1,6 +1,6 @@
 //! Made by `tools/bindings` from `kernels/conformance/params.h`.
 
-use crate::device::Address;
+use lowkey::device::Address;
 
 #[repr(C)]
 #[derive(Debug, Copy, Clone, bytemuck::Pod, bytemuck::Zeroable)]
@@ -9,7 +9,7 @@ pub(crate) struct ConformanceParams {
     pub(crate) input: Address,
     /// 32-bit words, see each kernel
     pub(crate) output: Address,
-    /// tensor map of a [rows, columns] bf16 matrix with tiles [64, 64] and 128-byte swizzle, or null
+    /// tensor map of a bf16 matrix, tiles [64, 64] with 128-byte swizzle, or null
     pub(crate) map: Address,
     /// cases
     pub(crate) count: i32,

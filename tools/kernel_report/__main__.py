@@ -25,7 +25,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument(
         "--check",
         action="store_true",
-        help="exit 1 when a kernel spills or has a stack frame that allowances.txt does not list, or budget.txt is exceeded",
+        help="exit 1 on a spill or stack frame that allowances.txt does not list, and on a broken budget.txt",
     )
     parser.add_argument("--only", metavar="NAME", default="", help="only source files whose path has NAME in it")
     parser.add_argument("--jobs", type=int, default=len(os.sched_getaffinity(0)), help="compilers at a time")

@@ -41,7 +41,8 @@ def findings(images: list[Image], kernels: Path, whole: bool) -> list[str]:
             if not covering:
                 size = f"{row[f'{what}_bytes']} bytes"
                 means = f"has a stack frame of {size}" if what == "stack" else f"spills {size}"
-                found.append(f"{row['source']}: {row['name']} {means} on {row['arch']}, which allowances.txt does not list")
+                where = f"{row['source']}: {row['name']}"
+                found.append(f"{where} {means} on {row['arch']}, which allowances.txt does not list")
     if whole:
         compiled = {arch for image in images for arch in image.source.architectures()}
         unused = [a for a in allowances if not a.is_needed and fnmatch.filter(compiled, a.arch)]
@@ -59,7 +60,8 @@ def totals(images: list[Image]) -> dict:
 
 
 def over_budget(spent: dict, budget: dict) -> list[str]:
-    return [f"{name}: {spent[name]}, over the {most} of budget.txt" for name, most in budget.items() if spent[name] > most]
+    broken = {name: most for name, most in budget.items() if spent[name] > most}
+    return [f"{name}: {spent[name]}, over the {most} of budget.txt" for name, most in broken.items()]
 
 
 def entries(path: Path) -> list[tuple[int, str]]:

@@ -104,7 +104,8 @@ def build(source: Source, tools: Tools, command: list[str]) -> tuple[dict, list[
         # Headers of the toolkit belong to its version.
         inputs = rule.read_text().replace("\\\n", " ").split(":", 1)[1].split()
         toolkit = tools.nvcc.resolve().parents[1]
-        inputs = [path for path in inputs if not Path(path).resolve().is_relative_to(toolkit) and not path.startswith("/usr/")]
+        is_ours = lambda path: not Path(path).resolve().is_relative_to(toolkit) and not path.startswith("/usr/")
+        inputs = [path for path in inputs if is_ours(path)]
         sass, _ = run([str(tools.cuobjdump), "-sass", str(fatbin)])
         run([str(tools.cuobjdump), "-xelf", "all", str(fatbin)], scratch)
         code = {}

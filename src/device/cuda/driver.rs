@@ -28,7 +28,7 @@ impl fmt::Display for Driver {
 const NEEDED: Driver = Driver { major: 13, minor: 0 };
 
 /// Every symbol that `cuda/` calls. cudarc panics on one that is missing, so they are looked up first.
-const SYMBOLS: [&str; 37] = [
+const SYMBOLS: [&str; 40] = [
     "cuCtxSetCurrent",
     "cuDeviceGet",
     "cuDeviceGetAttribute",
@@ -66,8 +66,10 @@ const SYMBOLS: [&str; 37] = [
     "cuStreamCreate",
     "cuStreamDestroy_v2",
     "cuStreamEndCapture",
+    "cuStreamSynchronize",
+    "cuStreamWaitEvent",
+    "cuTensorMapEncodeTiled",
 ];
-const MORE_SYMBOLS: [&str; 2] = ["cuStreamSynchronize", "cuStreamWaitEvent"];
 
 /// The installed NVIDIA driver, or `None` when this machine has none that answers.
 pub fn driver() -> Option<Driver> {
@@ -99,7 +101,7 @@ pub(super) fn initialise(device: &str) -> Result<()> {
         let found = format!("device {device}: the NVIDIA driver is for CUDA {found}, and CUDA {NEEDED} is needed");
         return Err(Error::device(found, remedy));
     }
-    if let Some(missing) = SYMBOLS.iter().chain(&MORE_SYMBOLS).find(|symbol| !has(symbol)) {
+    if let Some(missing) = SYMBOLS.iter().find(|symbol| !has(symbol)) {
         return Err(Error::device(format!("device {device}: the NVIDIA driver has no {missing}"), remedy));
     }
     // SAFETY: the library and the symbol are present.

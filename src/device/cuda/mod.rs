@@ -18,9 +18,10 @@ use std::{
 use cudarc::driver::sys;
 
 use super::{
-    Device, Grid, Inner, Kind, architectures,
+    Device, Dtype, Grid, Inner, Kind, TileMap, architectures,
     backend::{Backend, Mark, RawStream, Refusal, Replay},
     kernels,
+    tile_map::Tiles,
 };
 use crate::{Error, Result};
 pub use driver::{Driver, driver};
@@ -271,14 +272,16 @@ impl Backend for Context {
     }
 
     fn launch(&self, stream: RawStream, kernel: usize, grid: Grid, params: &[u8]) -> Result<()> {
-        let function = self.checked(|| Ok(())).and_then(|()| self.modules.function(kernel))?;
+        // A context that is lost says so, and one that is not becomes current for loading.
+        self.checked(|| Ok(()))?;
+        let function = self.modules.function(kernel)?;
         let [x, y, z] = grid.blocks;
         let mut argument = params.as_ptr().cast_mut().cast::<c_void>();
         self.launched(kernel);
         self.checked(|| {
+            let (shared, stream) = (grid.shared as u32, handle(stream));
             // SAFETY: the function takes one struct by value, whose bytes `argument` points to (the driver copies it);
             // `Device::launch` answers for its addresses.
-            let (shared, stream) = (grid.shared as u32, handle(stream));
             unsafe {
                 call!(cuLaunchKernel(function, x, y, z, grid.threads, 1, 1, shared, stream, &mut argument, ptr::null_mut()))
             }?;
@@ -303,6 +306,35 @@ impl Backend for Context {
         })?;
         self.recent.lock().unwrap_or_else(PoisonError::into_inner).clear();
         Ok(())
+    }
+
+    fn tile_map(&self, tiles: &Tiles) -> Result<TileMap> {
+        let mut map = sys::CUtensorMap { opaque: [0; 16] };
+        let dtype = match tiles.dtype {
+            Dtype::BF16 => sys::CUtensorMapDataType::CU_TENSOR_MAP_DATA_TYPE_BFLOAT16,
+            _ => sys::CUtensorMapDataType::CU_TENSOR_MAP_DATA_TYPE_FLOAT16,
+        };
+        let [rows, columns] = tiles.tile;
+        self.checked(|| {
+            // SAFETY: lists have as many numbers as a matrix has axes (strides one fewer); the address is noted only.
+            unsafe {
+                call!(cuTensorMapEncodeTiled(
+                    &mut map,
+                    dtype,
+                    2,
+                    tiles.address as *mut c_void,
+                    [tiles.columns, tiles.rows].as_ptr(),
+                    [tiles.row_bytes].as_ptr(),
+                    [columns, rows].as_ptr(),
+                    [1, 1].as_ptr(),
+                    sys::CUtensorMapInterleave::CU_TENSOR_MAP_INTERLEAVE_NONE,
+                    sys::CUtensorMapSwizzle::CU_TENSOR_MAP_SWIZZLE_128B,
+                    sys::CUtensorMapL2promotion::CU_TENSOR_MAP_L2_PROMOTION_L2_128B,
+                    sys::CUtensorMapFloatOOBfill::CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE,
+                ))
+            }
+        })?;
+        Ok(TileMap(map.opaque))
     }
 
     fn new_stream(&self) -> Result<RawStream> {

@@ -3,7 +3,7 @@
 use std::ffi::{c_char, c_void};
 
 /// The version of this layout.
-pub(super) const ABI: u32 = 1;
+pub(super) const ABI: u32 = 2;
 
 #[repr(C)]
 #[derive(Clone, Copy)]
@@ -46,6 +46,8 @@ pub(super) struct Api {
     pub(super) checked: unsafe extern "C" fn() -> i32,
     pub(super) sites: unsafe extern "C" fn(*mut Site, u64) -> u64,
     pub(super) reset_sites: unsafe extern "C" fn(),
+    pub(super) trim: unsafe extern "C" fn(),
+    pub(super) tensor_map: unsafe extern "C" fn(*mut c_void, *mut c_void, u32, u64, u64, u64, u32, u32, u32) -> i32,
 }
 
 #[cfg(lowkey_emulator)]

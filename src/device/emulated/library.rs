@@ -6,13 +6,16 @@ use super::{
     Site,
     api::{self, Api},
 };
-use crate::{Error, Result};
+use crate::{
+    Error, Result,
+    device::{TileMap, tile_map::Tiles},
+};
 
 /// An emulator and the kernels compiled into it.
 pub(super) struct Library {
     api: &'static Api,
-    /// Keeps the functions of `api` in memory.
-    _file: Option<libloading::Library>,
+    /// Whether it was loaded from a file.
+    loaded: bool,
 }
 
 // SAFETY: the emulator serialises its own state.
@@ -26,7 +29,7 @@ impl Library {
         #[cfg(lowkey_emulator)]
         {
             // SAFETY: the function takes nothing and returns a static table.
-            Self::of_table(unsafe { api::lowkey_emulator() }, None)
+            Self::of_table(unsafe { api::lowkey_emulator() }, false)
         }
         #[cfg(not(lowkey_emulator))]
         Err(Error::device(
@@ -38,7 +41,7 @@ impl Library {
     /// An emulator in a shared library, with the kernels compiled into it.
     pub(super) fn load(path: &Path) -> Result<Self> {
         let refused = |error: libloading::Error| {
-            Error::device(format!("emulator {}: {error}", path.display()), "compile it with tools/emulator")
+            Error::device(format!("emulator {}: {error}", path.display()), "see docs/emulator.md for how one is compiled")
         };
         // SAFETY: loading runs constructors that register kernels and touch nothing else.
         let file = unsafe { libloading::Library::new(path) }.map_err(refused)?;
@@ -47,18 +50,20 @@ impl Library {
             let entry = file.get::<unsafe extern "C" fn() -> *const Api>(b"lowkey_emulator").map_err(refused)?;
             entry()
         };
-        Self::of_table(table, Some(file))
+        // Never unloaded: its handler of invalid accesses stays installed, and another may have been put on top of it.
+        std::mem::forget(file);
+        Self::of_table(table, true)
     }
 
-    fn of_table(table: *const Api, file: Option<libloading::Library>) -> Result<Self> {
+    fn of_table(table: *const Api, loaded: bool) -> Result<Self> {
         // SAFETY: null or a static table whose first member is its version in every version.
         let abi = if table.is_null() { 0 } else { unsafe { (*table).abi } };
         if abi != api::ABI {
             let found = format!("an emulator with interface {abi}, and {} is needed", api::ABI);
             return Err(Error::device(found, "compile it again"));
         }
-        // SAFETY: static, or in the library that `file` keeps loaded for as long as self.
-        Ok(Self { api: unsafe { &*table }, _file: file })
+        // SAFETY: static, in this program or in a library that is never unloaded.
+        Ok(Self { api: unsafe { &*table }, loaded })
     }
 
     /// Whether kernels were compiled with the race checker.
@@ -95,6 +100,28 @@ impl Library {
         Err(CStr::from_bytes_until_nul(&text).map_or_else(|_| String::new(), |text| text.to_string_lossy().into_owned()))
     }
 
+    /// A map with tiles swizzled by 128 bytes, or `None` where a GPU would refuse it.
+    pub(super) fn tile_map(&self, tiles: &Tiles) -> Option<TileMap> {
+        let mut map = TileMap([0; 16]);
+        let element = tiles.dtype.bits() as u32 / 8;
+        let [rows, columns] = tiles.tile;
+        // SAFETY: as many bytes are written as a map has; the address is noted and not followed.
+        let done = unsafe {
+            (self.api.tensor_map)(
+                std::ptr::from_mut(&mut map).cast(),
+                tiles.address as *mut _,
+                element,
+                tiles.rows,
+                tiles.columns,
+                tiles.row_bytes,
+                rows,
+                columns,
+                128,
+            )
+        };
+        (done == 0).then_some(map)
+    }
+
     pub(super) fn reset_sites(&self) {
         // SAFETY: takes nothing.
         unsafe { (self.api.reset_sites)() }
@@ -112,5 +139,14 @@ impl Library {
         // SAFETY: strings of the library, terminated, alive as long as it.
         let text = |text| unsafe { CStr::from_ptr(text) }.to_string_lossy().into_owned();
         raw.iter().map(|site| Site { file: text(site.file), line: site.line, kind: text(site.kind) }).collect()
+    }
+}
+
+impl Drop for Library {
+    fn drop(&mut self) {
+        if self.loaded {
+            // SAFETY: only what no launch is using is given back.
+            unsafe { (self.api.trim)() }
+        }
     }
 }

@@ -21,9 +21,10 @@ use std::{
 };
 
 use super::{
-    Device, Grid, Kind,
+    Device, Grid, Kind, TileMap,
     backend::{Backend, Mark, Moment, RawStream, Refusal, Replay},
     kernels,
+    tile_map::Tiles,
 };
 use crate::{Error, Result};
 use library::Library;
@@ -271,6 +272,12 @@ impl Backend for Emulator {
 
     fn synchronize(&self, _: RawStream) -> Result<()> {
         self.alive()
+    }
+
+    fn tile_map(&self, tiles: &Tiles) -> Result<TileMap> {
+        self.alive()?;
+        let refused = || Error::device("emulated: a GPU would refuse this map of tiles", "check its shape and alignment");
+        self.library.tile_map(tiles).ok_or_else(refused)
     }
 
     fn new_stream(&self) -> Result<RawStream> {

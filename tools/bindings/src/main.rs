@@ -33,15 +33,14 @@ fn root() -> PathBuf {
 
 /// libclang, where `tools/setup` puts it or the environment says.
 fn find_libclang() -> Result<(), String> {
-    if env::var_os("LIBCLANG_PATH").is_some() {
-        return Ok(());
-    }
-    let fetched = root().join(".toolkit/clang/native");
-    if !fetched.is_dir() {
-        return Err(format!("no libclang: run tools/setup, or set LIBCLANG_PATH ({} is not there)", fetched.display()));
+    let named = env::var_os("LIBCLANG_PATH").map(PathBuf::from);
+    let folder = named.unwrap_or_else(|| root().join(".toolkit/clang/native"));
+    let holds_it = |name: &str| folder.join(name).exists() || folder.is_file();
+    if !["libclang.so", "libclang.so.1", "libclang.dylib"].into_iter().any(holds_it) {
+        return Err(format!("no libclang in {}: run tools/setup, or set LIBCLANG_PATH", folder.display()));
     }
     // SAFETY: no other thread runs yet.
-    unsafe { env::set_var("LIBCLANG_PATH", fetched) };
+    unsafe { env::set_var("LIBCLANG_PATH", folder) };
     Ok(())
 }
 
@@ -73,19 +72,23 @@ fn make(header: &Path) -> [Made; 2] {
         .unwrap()
         .to_string();
     let source = header.strip_prefix(root()).unwrap().display();
+    let home = rust_home(&folder);
+    // Tests are a crate of their own.
+    let library = if home.starts_with(root().join("src")) { "crate" } else { "lowkey" };
     let rust = format!(
         "//! Made by `tools/bindings` from `{source}`.\n\n\
-         use crate::device::Address;\n\n{}",
+         use {library}::device::Address;\n\n{}",
         structs(&bindings)
     );
-    [(rust_home(&folder), rust), (header.with_file_name("layout.h"), layout(&bindings, &folder))]
+    [(home, rust), (header.with_file_name("layout.h"), layout(&bindings, &folder))]
 }
 
-/// The structs, with addresses for pointers.
+/// The constants and structs, with addresses for pointers.
 fn structs(bindings: &str) -> String {
     let mut text = String::new();
-    for line in bindings.lines().skip_while(|line| !line.starts_with("#[")) {
-        let line = line.replace("pub struct", "pub(crate) struct").replace(" :: ", "::");
+    for line in bindings.lines().skip_while(|line| !line.starts_with("#[") && !line.starts_with("pub const")) {
+        let line = line.replace("pub struct", "pub(crate) struct").replace("pub const", "pub(crate) const");
+        let line = line.replace(" :: ", "::");
         if let Some((indent, comment)) = line.split_once("#[doc = \"") {
             writeln!(text, "{indent}///{}", comment.trim_end_matches("\"]")).unwrap();
             continue;
