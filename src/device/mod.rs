@@ -209,7 +209,7 @@ impl Device {
 
     /// The error of an operation that has no kernel for this device.
     pub(crate) fn unsupported(&self, what: &str) -> Error {
-        Error::device(format!("{what} has no kernel for {self} yet"), "use --device cpu")
+        Error::no_kernel(what, self)
     }
 
     fn account(&self) -> &Account {

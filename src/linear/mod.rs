@@ -40,11 +40,14 @@ pub fn dense_into(out: &mut Tensor, x: &Tensor, weight: &Tensor, bias: Option<&T
     if x.device() != weight.device() || x.device() != out.device() {
         return Err(apart("linear::dense"));
     }
-    let bias = bias.map(Tensor::slice).transpose()?;
-    match x.device().kind() {
-        Kind::Cpu => cpu::dense(out.slice_mut()?, x.slice()?, weight.slice()?, bias, weight.shape()),
-        _ => return Err(x.device().unsupported("linear::dense")),
+    if x.device().kind() != Kind::Cpu {
+        return Err(x.device().unsupported("linear::dense"));
     }
+    if let Some(other) = [x, weight, &*out].into_iter().chain(bias).find(|tensor| tensor.dtype() != Dtype::F32) {
+        return Err(Error::Dtype { op: "linear::dense", found: other.dtype(), expected: &[Dtype::F32] });
+    }
+    let bias = bias.map(Tensor::slice).transpose()?;
+    cpu::dense(out.slice_mut()?, x.slice()?, weight.slice()?, bias, weight.shape());
     Ok(())
 }
 
