@@ -403,3 +403,13 @@ fn what_a_device_cannot_do_has_its_own_error() {
     assert!(error.expect_err("a refusal").to_string().contains("another tensor shares"));
     drop(shared);
 }
+
+#[test]
+fn scratch_of_another_device_is_refused() {
+    let device = support::device();
+    let a = Tensor::zeros(&[5, 3], Dtype::F32, &device).unwrap();
+    let mut out = Svd::zeros(&[5, 3], 2, &device).unwrap();
+    support::refuses_scratch_of_the_cpu(&device, |scratch| {
+        svd::truncated_into(&a, Rank::Fixed(2), &Options::default(), &mut out, scratch)
+    });
+}

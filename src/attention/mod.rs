@@ -103,7 +103,8 @@ pub fn attend(q: &Tensor, sequences: &[Sequence<'_>], params: &Params<'_>) -> Re
 /// [`attend`] into `out`, f32 of q's shape, whose old content is lost, with working memory from `scratch`.
 ///
 /// # Errors
-/// As [`attend`]; [`Error::Shape`] as well when `out` has another shape or shares its memory.
+/// As [`attend`]; [`Error::Shape`] as well when `out` has another shape or shares its memory, [`Error::Device`] when
+/// `scratch` is of another device.
 pub fn attend_into(
     out: &mut Tensor,
     q: &Tensor,

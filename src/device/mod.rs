@@ -2,6 +2,7 @@
 //!
 //! A [`Device`] is a cheap handle: which device, which of its streams, and the purpose that memory allocated through it
 //! is accounted under. Callers name a device once and never again, because every tensor knows its own.
+//! An operation runs on the handle of its main input (x, q, a, scores, weights of a mask): kernels, copies and scratch alike.
 //!
 //! There are three kinds. `cpu` computes in Rust. `emulated` runs the very kernels of the GPU on the CPU, thread by
 //! thread, under checks: it finds faults, and is slow. `cuda:N` is a GPU of this machine.

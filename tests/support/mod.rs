@@ -9,7 +9,7 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
-use lowkey::{Device, device::Emulation};
+use lowkey::{Device, Error, Result, Scratch, device::Emulation};
 
 /// The device whose kernels are tested: `LOWKEY_TEST_DEVICE`, else a new emulated one.
 pub(crate) fn device() -> Device {
@@ -19,6 +19,16 @@ pub(crate) fn device() -> Device {
 /// A new emulated device.
 pub(crate) fn emulate(emulation: &Emulation) -> Device {
     Device::emulate(emulation.clone()).unwrap()
+}
+
+/// Holds that an operation on `device` names both devices when it is given scratch of the CPU, whether that holds memory.
+pub(crate) fn refuses_scratch_of_the_cpu(device: &Device, mut operation: impl FnMut(&mut Scratch) -> Result<()>) {
+    for bytes in [0, 1 << 20] {
+        let error = operation(&mut Scratch::with_bytes(&Device::cpu(), bytes).unwrap()).unwrap_err();
+        assert!(matches!(error, Error::Device { .. }), "{error}");
+        let text = error.to_string();
+        assert!(text.contains("scratch on cpu") && text.contains(&device.to_string()), "{text}");
+    }
 }
 
 /// What a result was compared with.
