@@ -369,7 +369,8 @@ fn tma_load(x: usize, y: usize) -> Case {
         for word in 0..32 {
             let (i, j) = (y + row, (x + 2 * word) / 2);
             let inside = i < MATRIX[0] && x + 2 * word < MATRIX[1];
-            expected[row * 32 + ((word / 4) ^ (row % 8)) * 4 + word % 4] = if inside { matrix[i * MATRIX[1] / 2 + j] } else { 0 };
+            expected[row * 32 + ((word / 4) ^ (row % 8)) * 4 + word % 4] =
+                if inside { matrix[i * MATRIX[1] / 2 + j] } else { 0 };
         }
     }
     let name = format!("tma_load_{x}_{y}");
