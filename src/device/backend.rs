@@ -38,6 +38,7 @@ pub(super) enum Refusal {
         room: Option<(usize, usize)>,
     },
     /// The device has failed.
+    #[cfg_attr(not(any(feature = "cuda", feature = "emulator")), allow(dead_code, reason = "host memory does not fail"))]
     Failed(Error),
 }
 
@@ -73,6 +74,7 @@ pub(super) trait Backend: Send + Sync {
     fn begin_capture(&self, stream: RawStream) -> Result<()>;
     fn end_capture(&self, stream: RawStream) -> Result<Box<dyn Replay>>;
 
+    #[cfg_attr(not(any(feature = "cuda", feature = "emulator")), allow(dead_code, reason = "for backends with kernels"))]
     fn as_any(&self) -> &dyn Any;
 }
 

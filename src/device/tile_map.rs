@@ -12,6 +12,7 @@ use crate::{Dtype, Error, Result, Tensor};
 pub struct TileMap(pub(super) [u64; 16]);
 
 /// What a map says, checked.
+#[cfg_attr(not(any(feature = "cuda", feature = "emulator")), allow(dead_code, reason = "read by backends with kernels"))]
 pub(super) struct Tiles {
     pub(super) address: u64,
     pub(super) dtype: Dtype,
