@@ -205,6 +205,7 @@ pub fn truncated(a: &Tensor, rank: Rank, options: &Options) -> Result<Svd> {
 }
 
 /// [`truncated`] into an existing `out`, with working memory from `scratch`.
+/// On devices the verdicts are read back, so the call waits for the device and cannot be captured in a graph yet.
 ///
 /// # Errors
 /// As [`truncated`]; [`Error::Shape`] as well when `out` has other shapes (see [`Svd::zeros`]) or shares its memory,

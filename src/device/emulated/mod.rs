@@ -45,7 +45,8 @@ pub struct Emulation {
     pub skip: Option<Site>,
     /// Whether to remember the places that order threads or memory, for [`Device::sites`]. One traced launch runs at a time.
     pub trace: bool,
-    /// A shared library with another emulator and its kernels, instead of the one linked into the crate.
+    /// A shared library with another emulator and its kernels, instead of the one linked into the crate. Its code is run, so it
+    /// must be as trusted as what is linked.
     pub library: Option<PathBuf>,
 }
 
