@@ -47,8 +47,10 @@ conformance() {
 }
 
 tests() {
-    # Handles of one GPU share its memory account and whether it captures, so one test at a time.
-    part tests 530 ./promises device:: kernels::every_instantiation kernels::the_smallest kernels_ --test-threads 1
+    # Handles of one GPU share its memory account and whether it captures, so one test at a time. Families by name: other
+    # tests of kernels compile them again.
+    part tests 530 ./promises device:: kernels::every_instantiation kernels::the_smallest \
+        kernels_{attention,bench,linear,nn,sparse,svd}:: --test-threads 1
 }
 
 sanitize() {
