@@ -12,7 +12,7 @@ use crate::{
     threads, watched,
 };
 
-/// What images are compiled for; code for the first without a letter serves newer GPUs as PTX.
+/// What images are compiled for.
 const ARCHITECTURES: &str = "80,90,100,120";
 
 /// The first nvcc that knows every architecture above and accepts `__grid_constant__` in all of them.
@@ -44,6 +44,10 @@ pub(crate) fn compile(root: &Path, out: &Path, sources: &[Source]) -> Result<Ima
         return Err(format!("LOWKEY_CUDA={mode}: expected auto, require or off"));
     }
     let listed = watched("LOWKEY_CUDA_ARCHS").unwrap_or_else(|| ARCHITECTURES.to_owned());
+    let ptx = watched("LOWKEY_CUDA_PTX").unwrap_or_else(|| "on".to_owned());
+    if !["on", "off"].contains(&ptx.as_str()) {
+        return Err(format!("LOWKEY_CUDA_PTX={ptx}: expected on or off"));
+    }
     let documented = watched("DOCS_RS").is_some();
     if mode == "off" || documented {
         return Ok(Images::none());
@@ -56,14 +60,14 @@ pub(crate) fn compile(root: &Path, out: &Path, sources: &[Source]) -> Result<Ima
             return Ok(Images::none());
         }
     };
-    let architectures = parse(&listed)?;
-    let images = Images { folder: Some(out.to_owned()), architectures: names(&architectures) };
-    let jobs: Vec<Job> = sources.iter().map(|source| job(root, &nvcc, source, &architectures, &images)).collect();
+    let targets = Targets::new(parse(&listed)?, ptx == "on");
+    let images = Images { folder: Some(out.to_owned()), architectures: targets.names() };
+    let jobs: Vec<Job> = sources.iter().map(|source| job(root, &nvcc, source, &targets, &images)).collect();
     compile::run(&jobs, threads())?;
     Ok(images)
 }
 
-fn job(root: &Path, nvcc: &Path, source: &Source, architectures: &[String], images: &Images) -> Job {
+fn job(root: &Path, nvcc: &Path, source: &Source, targets: &Targets, images: &Images) -> Job {
     let output = images.of(source).unwrap_or_default();
     let depfile = output.with_extension("d");
     let mut command: Vec<String> = vec![nvcc.display().to_string()];
@@ -72,8 +76,8 @@ fn job(root: &Path, nvcc: &Path, source: &Source, architectures: &[String], imag
     if source.is_hopper_only() {
         command.push("-gencode=arch=compute_90a,code=sm_90a".to_owned());
     } else {
-        command.extend(architectures.iter().map(|arch| format!("-gencode=arch=compute_{arch},code=sm_{arch}")));
-        command.extend(portable(architectures).map(|arch| format!("-gencode=arch=compute_{arch},code=compute_{arch}")));
+        command.extend(targets.native.iter().map(|arch| format!("-gencode=arch=compute_{arch},code=sm_{arch}")));
+        command.extend(targets.portable.iter().map(|arch| format!("-gencode=arch=compute_{arch},code=compute_{arch}")));
     }
     command.extend(["-MD".to_owned(), "-MF".to_owned(), depfile.display().to_string()]);
     command.extend(["-o".to_owned(), output.display().to_string(), source.path.display().to_string()]);
@@ -92,14 +96,25 @@ fn parse(list: &str) -> Result<Vec<String>, String> {
     }
 }
 
-/// The architecture whose PTX serves newer GPUs.
-fn portable(architectures: &[String]) -> Option<&String> {
-    architectures.iter().find(|arch| arch.bytes().all(|byte| byte.is_ascii_digit()))
+/// What sources are compiled for.
+struct Targets {
+    /// Architectures with machine code.
+    native: Vec<String>,
+    /// The architecture whose PTX serves newer GPUs: the oldest without a letter.
+    portable: Option<String>,
 }
 
-fn names(architectures: &[String]) -> Vec<String> {
-    let images = architectures.iter().map(|arch| format!("sm_{arch}"));
-    images.chain(portable(architectures).map(|arch| format!("compute_{arch}"))).collect()
+impl Targets {
+    fn new(native: Vec<String>, ptx: bool) -> Self {
+        let numbers = native.iter().filter_map(|arch| arch.parse::<u32>().ok());
+        let portable = numbers.min().filter(|_| ptx).map(|oldest| oldest.to_string());
+        Self { native, portable }
+    }
+
+    fn names(&self) -> Vec<String> {
+        let images = self.native.iter().map(|arch| format!("sm_{arch}"));
+        images.chain(self.portable.iter().map(|arch| format!("compute_{arch}"))).collect()
+    }
 }
 
 /// nvcc, or why there is none that serves. A named one must serve; others are passed over.

@@ -7,6 +7,9 @@ use crate::Dtype;
 /// Result of every fallible call in this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
+/// What to do where a device has no kernel.
+const USE_CPU: &str = "use --device cpu";
+
 /// What went wrong. Each message names what was found and what was needed.
 #[non_exhaustive]
 #[derive(Debug, thiserror::Error)]
@@ -121,6 +124,21 @@ impl From<InputError> for Error {
 impl Error {
     pub(crate) fn shape(op: &'static str, found: impl Into<String>, expected: impl Into<String>) -> Self {
         Self::Shape { op, found: found.into(), expected: expected.into() }
+    }
+
+    /// An error about `what`, for which `device` has no kernel.
+    pub(crate) fn no_kernel(what: &str, device: impl fmt::Display) -> Self {
+        Self::device(format!("{what} has no kernel for {device} yet"), USE_CPU)
+    }
+
+    /// Whether arguments were turned down, as they are where a device has no kernel for them, rather than work failed.
+    #[cfg(feature = "cli")]
+    pub(crate) fn is_refusal(&self) -> bool {
+        match self {
+            Self::Shape { .. } | Self::Dtype { .. } => true,
+            Self::Device { hint, .. } => hint == USE_CPU,
+            _ => false,
+        }
     }
 
     pub(crate) fn device(found: impl Into<String>, hint: impl Into<String>) -> Self {

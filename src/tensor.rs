@@ -392,6 +392,20 @@ impl Tensor {
         Ok(copy)
     }
 
+    /// Moves the tensor to memory of its own when another shares it.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] when the elements have gaps, [`Error::Device`] when the memory is not to be had.
+    pub(crate) fn unshare(&mut self, op: &'static str) -> Result<()> {
+        self.expect_contiguous(op)?;
+        if self.is_shared() {
+            let mut copy = Self::zeros(&self.shape, self.dtype, &self.device())?;
+            copy.unique(op)?.copy_from(0, &self.buffer, self.dtype.bytes_of(self.offset), self.bytes())?;
+            *self = copy;
+        }
+        Ok(())
+    }
+
     fn unique(&mut self, op: &'static str) -> Result<&mut Buffer> {
         let shape = &self.shape;
         Arc::get_mut(&mut self.buffer)

@@ -169,6 +169,16 @@ fn every_source_is_compiled_once_for_its_architectures() {
     let narrow = [with_nvcc[0], ("LOWKEY_CUDA_ARCHS", Path::new("90"))];
     place.build(&["CUDA"], &narrow);
     assert!(place.nvcc_runs()[3..].iter().any(|run| run.contains("code=sm_90 ") && !run.contains("sm_80")));
+    // PTX is of the oldest, wherever it stands in the list, or of none.
+    let mixed = [with_nvcc[0], ("LOWKEY_CUDA_ARCHS", Path::new("120,90a,100"))];
+    place.build(&["CUDA"], &mixed);
+    assert!(place.table().contains(r#"&["sm_120", "sm_90a", "sm_100", "compute_100"]"#), "{}", place.table());
+    assert!(place.nvcc_runs().last().unwrap().contains("arch=compute_100,code=compute_100"), "{:?}", place.nvcc_runs());
+    place.build(&["CUDA"], &[mixed[0], mixed[1], ("LOWKEY_CUDA_PTX", Path::new("off"))]);
+    assert!(place.table().contains(r#"&["sm_120", "sm_90a", "sm_100"]"#), "{}", place.table());
+    assert!(!place.nvcc_runs().last().unwrap().contains("code=compute_"), "{:?}", place.nvcc_runs());
+    let unclear = [with_nvcc[0], ("LOWKEY_CUDA_PTX", Path::new("some"))];
+    assert_says(&place.build(&["CUDA"], &unclear), false, &["LOWKEY_CUDA_PTX=some", "on or off"]);
     let wrong = [with_nvcc[0], ("LOWKEY_CUDA_ARCHS", Path::new("ampere"))];
     assert_says(&place.build(&["CUDA"], &wrong), false, &["LOWKEY_CUDA_ARCHS", "ampere"]);
 }

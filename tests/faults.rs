@@ -2,7 +2,10 @@
 //!
 //! Each source lists its faults, with the words that the plain build's error and the checked build's must have.
 
-use std::{fs, path::PathBuf};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
 use lowkey::{
     Device,
@@ -61,8 +64,12 @@ fn buffer(device: &Device, words: &[u32]) -> Buffer {
 }
 
 /// The output of a program, or the emulator's error.
-fn run(program: &Program, library: &std::path::Path, schedule: u64) -> Result<Vec<u32>, String> {
-    let device = Device::emulate(Emulation { schedule, library: Some(library.to_owned()), ..Emulation::default() }).unwrap();
+fn run(program: &Program, library: &Path, schedule: u64) -> Result<Vec<u32>, String> {
+    run_on(program, library, Emulation { schedule, ..Emulation::default() })
+}
+
+fn run_on(program: &Program, library: &Path, emulation: Emulation) -> Result<Vec<u32>, String> {
+    let device = Device::emulate(Emulation { library: Some(library.to_owned()), ..emulation }).unwrap();
     let (inputs, outputs, count) = program.words;
     let random = Stream::new(3, 0);
     // Each half of a word is a bf16 between 0.5 and 2, so that products are finite.
@@ -142,18 +149,15 @@ fn the_checked_build_names_every_fault() {
 /// More shared memory than the architecture has, and a kernel for Hopper elsewhere.
 #[test]
 fn limits_of_an_architecture_are_named() {
-    let program = Program { shared: 100 * 1024, ..PROGRAMS[0] };
-    let library = build(&program, Variant::Plain, None);
-    let launch = |architecture, file: &Program, library: PathBuf| {
-        let device = Device::emulate(Emulation { architecture, library: Some(library), ..Emulation::default() }).unwrap();
-        let grid = Grid { blocks: [1, 1, 1], threads: 128, shared: file.shared };
-        // SAFETY: refused before the kernel runs, or run with null addresses, which the emulator reports.
-        unsafe { device.launch_foreign(file.kernel, grid, &[0; 32]) }.unwrap_err().to_string()
+    let launch = |architecture, program: &Program| {
+        let library = build(program, Variant::Plain, None);
+        run_on(program, &library, Emulation { architecture, ..Emulation::default() })
     };
-    let error = launch(120, &program, library.clone());
-    assert!(error.contains("shared memory") && error.contains("fault_barriers"), "{error}");
-    assert!(!launch(90, &program, library).contains("shared memory of"), "an H100 has as much");
-    let hopper = &PROGRAMS[3];
-    let error = launch(80, hopper, build(hopper, Variant::Plain, None));
-    assert!(error.contains("90"), "{error}");
+    let large = Program { shared: 100 * 1024, ..PROGRAMS[0] };
+    let error = launch(120, &large).unwrap_err();
+    let expected = "fault_barriers: 102400 bytes of shared memory: architecture 120 has 101376";
+    assert!(error.contains(expected), "{error}");
+    assert_eq!(launch(90, &large).unwrap(), launch(120, &PROGRAMS[0]).unwrap(), "an H100 has as much");
+    let error = launch(80, &PROGRAMS[3]).unwrap_err();
+    assert!(error.contains("fault_hopper: is made for architecture 90, not 80"), "{error}");
 }

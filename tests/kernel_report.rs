@@ -75,6 +75,7 @@ fn the_check_of_kernels_finds_spills_stack_frames_and_broken_budgets() {
     write("budget.txt", "image_bytes 1000000\ncompile_minutes 10\nkernels 2\n");
     let Some(run) = report(folder.path(), &["--check", "--format", "json"]) else { return };
     let document: Value = serde_json::from_slice(&run.stdout).unwrap();
+    assert_eq!(document["occupancy_ignores"], "dynamic shared memory");
     let rows = document["kernels"].as_array().unwrap();
     assert_eq!(rows.len(), 2);
     for row in rows {

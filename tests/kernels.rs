@@ -7,7 +7,7 @@ use std::{
     collections::BTreeMap,
     env, fs,
     panic::{AssertUnwindSafe, catch_unwind},
-    path::Path,
+    path::{Path, PathBuf},
     process::Command,
 };
 
@@ -97,8 +97,15 @@ fn kernels_run_within_the_limits_of_every_architecture() {
     }
 }
 
+/// The sources of a family.
+fn family_sources(family: &Family) -> Vec<PathBuf> {
+    let mut sources = library::kernel_sources();
+    sources.retain(|path| path.parent().unwrap().ends_with(family.folder));
+    sources
+}
+
 /// The sources of a family, one of them mutated.
-fn mutated_library(family: &Family) -> std::path::PathBuf {
+fn mutated_sources(family: &Family) -> Vec<PathBuf> {
     let mutation = &family.mutation;
     let original = library::root().join("kernels").join(mutation.file);
     let source = fs::read_to_string(&original).unwrap();
@@ -106,20 +113,24 @@ fn mutated_library(family: &Family) -> std::path::PathBuf {
     let copy = Path::new(env!("CARGO_TARGET_TMPDIR")).join("mutants").join(mutation.file);
     fs::create_dir_all(copy.parent().unwrap()).unwrap();
     fs::write(&copy, source.replace(mutation.from, mutation.to)).unwrap();
-    let mut sources = library::kernel_sources();
-    sources.retain(|path| path.parent().unwrap().ends_with(family.folder));
+    let mut sources = family_sources(family);
     for path in sources.iter_mut().filter(|path| **path == original) {
         path.clone_from(&copy);
     }
-    library::build(&format!("mutant_{}", family.folder), Variant::Plain, &sources, &[])
+    sources
 }
 
 #[test]
 #[ignore = "slow: compiles every kernel again"]
 fn comparisons_notice_a_mutated_kernel() {
     for family in FAMILIES {
-        let mutant = Emulation { library: Some(mutated_library(family)), ..emulation(0) };
-        let unnoticed = compare(family, &mutant, Scale::Every);
+        let compare_built = |name: &str, sources: &[PathBuf]| {
+            let built = library::build(&format!("{name}_{}", family.folder), Variant::Plain, sources, &[]);
+            compare(family, &Emulation { library: Some(built), ..emulation(0) }, Scale::Every)
+        };
+        // Built the same way without the mutation, so that it is the mutation that is noticed.
+        compare_built("unmutated", &family_sources(family)).unwrap_or_else(|why| panic!("{}: {why}", family.folder));
+        let unnoticed = compare_built("mutant", &mutated_sources(family));
         assert!(unnoticed.is_err(), "{}: nobody notices {:?}", family.folder, family.mutation.to);
     }
 }

@@ -402,3 +402,15 @@ fn the_time_of_a_small_emulated_decode_is_printed() {
     let best = (0..5).map(timed).fold(f64::INFINITY, f64::min);
     println!("4 heads x 256 tokens x 64 on {device}: {best:.2} ms");
 }
+
+#[test]
+fn scratch_of_another_device_is_refused() {
+    let device = support::device();
+    let heads = Heads { heads: 4, kv_heads: 2, head_dim: 32 };
+    let parts = to_device(&[heads.part(1, 9, Format::BF16, None)], &device);
+    let q = heads.query(1, 1).to_device(&device).unwrap();
+    let mut out = Tensor::zeros(q.shape(), Dtype::F32, &device).unwrap();
+    support::refuses_scratch_of_the_cpu(&device, |scratch| {
+        attend_into(&mut out, &q, &[sequence(&parts)], &plain(0.2), scratch)
+    });
+}

@@ -186,3 +186,50 @@ fn arguments_that_do_not_fit_are_named_errors() {
     let (b, a) = (normal(1, &[3, 8], Dtype::F32), normal(2, &[5, 3], Dtype::F32));
     assert!(matches!(linear::factorized(&x, &b, &a, None), Err(Error::Device { .. })));
 }
+
+#[test]
+fn scratch_of_another_device_is_refused() {
+    let device = support::device();
+    let zeros = |shape: &[usize]| Tensor::zeros(shape, Dtype::F32, &device).unwrap();
+    let (x, b, a, mut out) = (zeros(&[2, 8]), zeros(&[3, 8]), zeros(&[5, 3]), zeros(&[2, 5]));
+    support::refuses_scratch_of_the_cpu(&device, |scratch| linear::factorized_into(&mut out, &x, &b, &a, None, scratch));
+}
+
+#[test]
+fn more_than_a_device_counts_is_refused() {
+    let device = support::device();
+    let most = 1 << 30;
+    // Nothing but x of the first case has elements.
+    for [rows, k, r, n] in
+        [[524_281, 1, 0, 0], [0, most + 1, 0, 0], [0, 0, most + 1, 0], [0, 0, 0, most + 1], [0, 1 << 32, 0, 0]]
+    {
+        let zeros = |shape: &[usize]| Tensor::zeros(shape, Dtype::F32, &device).unwrap();
+        let (x, b, a) = (zeros(&[rows, k]), zeros(&[r, k]), zeros(&[n, r]));
+        let scratch = linear::factorized_scratch_bytes(&x, &b, &a).map(drop);
+        for result in [linear::factorized(&x, &b, &a, None).map(drop), scratch] {
+            let error = result.unwrap_err();
+            assert!(matches!(error, Error::Shape { .. }), "{error}");
+            let text = error.to_string();
+            assert!(text.contains("524280 rows") && text.contains("1073741824"), "{text}");
+        }
+    }
+}
+
+/// Only the stream of x is captured, so what is launched elsewhere is done at once.
+#[test]
+fn a_layer_runs_on_the_stream_of_x() {
+    let device = support::device();
+    let stream = device.new_stream().unwrap();
+    let layer = Layer::random(5, [59, 7, 13], Dtype::BF16, false);
+    let x = normal(6, &[3, 59], Dtype::F32);
+    let expected = layer.apply(&x, &device);
+    let (b, a) = (layer.b.to_device(&device).unwrap(), layer.a.to_device(&device).unwrap());
+    let x = x.to_device(&stream).unwrap();
+    let mut scratch = Scratch::with_bytes(&device, linear::factorized_scratch_bytes(&x, &b, &a).unwrap()).unwrap();
+    let mut out = Tensor::from_slice(&[f32::NAN; 3 * 13], &[3, 13], &stream).unwrap();
+    device.synchronize().unwrap();
+    let graph = stream.capture(|| linear::factorized_into(&mut out, &x, &b, &a, None, &mut scratch)).unwrap();
+    assert!(out.to_f32_vec().unwrap().iter().all(|y| y.is_nan()), "captured, not run");
+    graph.launch().unwrap();
+    assert_eq!(bits(&out.to_f32_vec().unwrap()), bits(&expected));
+}

@@ -1,8 +1,8 @@
 //! The kernels of element-wise operations.
 
-use lowkey::{Device, Tensor, nn, philox::Stream};
+use lowkey::{Device, Dtype, Error, Tensor, nn, philox::Stream};
 
-use crate::support::{Against, Family, Maker, Mutation, Scale, agreed};
+use crate::support::{self, Against, Family, Maker, Mutation, Scale, agreed};
 
 pub(crate) const FAMILY: Family = Family {
     folder: "nn",
@@ -35,4 +35,41 @@ fn compare(make: &Maker<'_>, _: Scale) -> Vec<u8> {
         bytes.extend(bytemuck::cast_slice::<f32, u8>(&found));
     }
     bytes
+}
+
+#[test]
+fn sums_of_unlike_tensors_are_named_errors() {
+    for device in [Device::cpu(), support::device()] {
+        let zeros = |dtype, device: &Device| Tensor::zeros(&[3, 4], dtype, device).unwrap();
+        for dtype in [Dtype::F16, Dtype::BF16, Dtype::I8] {
+            for [x, y] in [[dtype, dtype], [Dtype::F32, dtype], [dtype, Dtype::F32]] {
+                let error = nn::add(&mut zeros(x, &device), &zeros(y, &device)).unwrap_err();
+                assert!(matches!(error, Error::Dtype { op: "nn::add", found, .. } if found == dtype), "{x} + {y}: {error}");
+            }
+        }
+        let gaps = Tensor::zeros(&[4, 3], Dtype::F32, &device).unwrap().transpose(0, 1).unwrap();
+        let mut x = zeros(Dtype::F32, &device);
+        assert!(matches!(nn::add(&mut x, &gaps), Err(Error::Shape { .. })));
+        assert!(matches!(nn::add(&mut gaps.clone(), &x), Err(Error::Shape { .. })));
+    }
+    let devices = [Device::cpu(), support::device()];
+    let [here, there] = devices.each_ref().map(|device| Tensor::zeros(&[9], Dtype::F32, device).unwrap());
+    for (mut x, y) in [(here.clone(), &there), (there.clone(), &here)] {
+        let error = nn::add(&mut x, y).unwrap_err();
+        let named = devices.iter().all(|device| error.to_string().contains(&device.to_string()));
+        assert!(matches!(error, Error::Device { .. }) && named, "{error}");
+    }
+}
+
+#[test]
+fn a_shared_sum_gets_memory_of_its_own() {
+    for device in [Device::cpu(), support::device()] {
+        let (x, y) = (random(1, 97), random(2, 59));
+        let whole = Tensor::from_slice(&x, &[97], &device).unwrap();
+        let mut sum = whole.narrow(0, 31, 59).unwrap();
+        nn::add(&mut sum, &Tensor::from_slice(&y, &[59], &device).unwrap()).unwrap();
+        let expected: Vec<f32> = x[31..].iter().zip(&y).map(|(x, y)| x + y).collect();
+        assert_eq!(sum.to_f32_vec().unwrap(), expected, "{device}");
+        assert_eq!(whole.to_f32_vec().unwrap(), x, "{device}");
+    }
 }

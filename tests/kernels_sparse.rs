@@ -155,3 +155,27 @@ fn what_a_device_cannot_do_is_a_named_error() {
     let error = sparse::mask_into(&mut shared, &x, Scope::Row { keep: 1 }, &mut Scratch::new(&device)).unwrap_err();
     assert!(error.to_string().contains("shares"), "{error}");
 }
+
+#[test]
+fn scratch_of_another_device_is_refused() {
+    let device = support::device();
+    let x = strided_on(&device, &scores("normal", 3, 59), 59, 0, Dtype::F32);
+    let mut out = Mask::zeros(3, 59, &device).unwrap();
+    support::refuses_scratch_of_the_cpu(&device, |scratch| sparse::mask_into(&mut out, &x, Scope::Tensor { keep: 9 }, scratch));
+}
+
+/// What is copied into and out of the scratch follows the work on the scores.
+#[test]
+fn a_mask_is_made_on_the_stream_of_its_scores() {
+    let device = support::device();
+    let (values, stream) = (scores("normal", 97, 1025), device.new_stream().unwrap());
+    let scope = Scope::Tensor { keep: 9999 };
+    let there = strided_on(&stream, &values, 1025, 0, Dtype::F32);
+    let oracle = packed(&expected(&values, 1025, scope), 1025);
+    let mut out = Mask::zeros(97, 1025, &stream).unwrap();
+    let mut scratch = Scratch::new(&device);
+    for _ in 0..3 {
+        sparse::mask_into(&mut out, &there, scope, &mut scratch).unwrap();
+        assert!(out.bits().to_vec::<i8>().unwrap() == oracle);
+    }
+}

@@ -118,7 +118,7 @@ fn compare(make: &Maker<'_>, scale: Scale) -> Vec<u8> {
 #[test]
 fn every_spectrum_and_odd_shape_comes_within_a_thousandth_of_the_least_error() {
     let device = support::device();
-    let shapes = [[1, 1], [1, 59], [59, 1], [2, 3], [59, 59], [97, 111], [111, 97], [300, 64]];
+    let shapes: [[usize; 2]; 8] = [[1, 1], [1, 59], [59, 1], [2, 3], [59, 59], [97, 111], [111, 97], [300, 64]];
     for (seed, shape) in (0..).zip(shapes) {
         let width: usize = shape[0].min(shape[1]);
         let ranks = [1, width.div_ceil(4), width.saturating_sub(1).max(1), width];
@@ -400,4 +400,14 @@ fn what_a_device_cannot_do_has_its_own_error() {
     let error = svd::truncated_into(&a, Rank::Fixed(2), &Options::default(), &mut out, &mut scratch);
     assert!(error.expect_err("a refusal").to_string().contains("another tensor shares"));
     drop(shared);
+}
+
+#[test]
+fn scratch_of_another_device_is_refused() {
+    let device = support::device();
+    let a = Tensor::zeros(&[5, 3], Dtype::F32, &device).unwrap();
+    let mut out = Svd::zeros(&[5, 3], 2, &device).unwrap();
+    support::refuses_scratch_of_the_cpu(&device, |scratch| {
+        svd::truncated_into(&a, Rank::Fixed(2), &Options::default(), &mut out, scratch)
+    });
 }

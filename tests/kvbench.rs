@@ -1,5 +1,9 @@
 //! kvbench: the contract of its flags and JSON, and that nothing wrong is ever given a time.
 
+#[cfg(feature = "emulator")]
+mod emulated;
+mod linear;
+
 use std::{
     io::{Read, Write},
     path::{Path, PathBuf},
@@ -104,7 +108,8 @@ fn a_case_pasted_as_only_runs_exactly_that_case_again() {
     let attention = ["attention", "--heads", "6/2", "--head-dim", "16", "--context", "97", "--batch", "3", "--rank", "4/8"];
     let attention = [&attention[..], &["--latent", "int4", "--window", "0", "--sinks", "3", "--block", "32"]].concat();
     let mask = ["mask", "--rows", "59", "--cols", "97", "--density", "0.3", "--scope", "row,tensor,2:4", "--dtype", "bf16"];
-    for args in [&svd[..], &tolerance, &attention, &mask] {
+    let linear = ["linear", "--m", "3", "--n", "59", "--k", "97", "--rank", "5", "--dtype", "f32,f16", "--seed", "7"];
+    for args in [&svd[..], &tolerance, &attention, &mask, &linear] {
         let first = json_of(&kvbench(&[args, &["--quick", "--format", "json"]].concat()));
         assert!(!rows(&first).is_empty(), "{first:#}");
         for row in rows(&first) {
@@ -248,7 +253,7 @@ fn bad_use_is_one_error_line_and_exit_code_2() {
     refused(&kvbench(&["mask", "--score", "luck"]), &["--score", "luck", "magnitude"]);
     refused(&kvbench(&["mask", "--density", "0"]), &["--density", "between 0 and 1"]);
     refused(&kvbench(&["--only", "svd:rank"]), &["--only", "rank"]);
-    refused(&kvbench(&["--only", "fft:n=8"]), &["--only", "svd, attention or mask"]);
+    refused(&kvbench(&["--only", "fft:n=8"]), &["--only", "svd, attention, linear or mask"]);
     refused(&kvbench(&["--only", "svd:data=power,batch=1,rows=4,cols=4,seed=0,dtype=f32,rank=2,speed=9"]), &["speed"]);
     refused(&kvbench(&["--nonsense"]), &["--nonsense"]);
     refused(&kvbench(&["fly"]), &["fly"]);
@@ -521,7 +526,7 @@ impl Case for Fake {
 fn measured(verdict: Result<Verdict, &'static str>) -> (lowkey::report::Row, Vec<Side>) {
     let mut fake = Fake { verdict, calls: Vec::new() };
     let limits = timing::Limits::quick();
-    let row = measure(&mut fake, &Device::cpu(), &limits, &roofline::Limits::of(1e9, 1e9)).unwrap();
+    let row = measure(&mut fake, &Device::cpu(), &limits, &roofline::Limits::of(1e9, 1e9)).unwrap().unwrap();
     (row, fake.calls)
 }
 

@@ -46,8 +46,10 @@ KERNEL(conformance_tma_load, ConformanceParams, 128) {
     }
     __syncthreads();
     if (threadIdx.x == 0) {
+        const TensorMap* map = static_cast<const TensorMap*>(p.map);
         mbar_expect_tx(barrier, 8192);
-        tma_load_2d(tile, static_cast<const TensorMap*>(p.map), barrier, p.x, p.y);
+        fence_tensor_map(map);
+        tma_load_2d(tile, map, barrier, p.x, p.y);
     }
     mbar_wait(barrier, 0);
     copy_words(static_cast<uint32_t*>(p.output), reinterpret_cast<const uint32_t*>(tile), 2048);
@@ -61,7 +63,9 @@ KERNEL(conformance_tma_store, ConformanceParams, 128) {
     fence_proxy_async();
     __syncthreads();
     if (threadIdx.x == 0) {
-        tma_store_2d(static_cast<const TensorMap*>(p.map), tile, p.x, p.y);
+        const TensorMap* map = static_cast<const TensorMap*>(p.map);
+        fence_tensor_map(map);
+        tma_store_2d(map, tile, p.x, p.y);
         bulk_commit();
         bulk_wait<0>();
     }

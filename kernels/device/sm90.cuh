@@ -7,8 +7,8 @@
 #pragma once
 #include "mma.cuh"
 
-// What cuTensorMapEncodeTiled fills on the host; 64-byte aligned in kernel parameters or global memory.
-struct alignas(64) TensorMap {
+// What cuTensorMapEncodeTiled fills on the host; a member of a kernel's parameters, or in global memory.
+struct alignas(128) TensorMap {
     uint64_t words[16];
 };
 
@@ -66,6 +66,10 @@ __device__ __forceinline__ void bulk_store(void* global, const void* shared, uin
     asm volatile("cp.async.bulk.global.shared::cta.bulk_group [%0], [%1], %2;" ::"l"(global),
                  "r"(shared_address(shared)), "r"(bytes)
                  : "memory");
+}
+// Before a map in global memory is used: the copy engine may remember what was there before.
+__device__ __forceinline__ void fence_tensor_map(const TensorMap* map) {
+    asm volatile("fence.proxy.tensormap::generic.acquire.sys [%0], 128;" ::"l"(map) : "memory");
 }
 // The tile whose first column is x and first row y; what lies outside the matrix is zero.
 __device__ __forceinline__ void tma_load_2d(void* shared, const TensorMap* map, uint64_t* barrier, int x, int y) {
@@ -211,6 +215,7 @@ inline void bulk_load(void* shared, const void* global, uint32_t bytes, uint64_t
 inline void bulk_store(void* global, const void* shared, uint32_t bytes, EMULATOR_SITE) {
     emulator::bulk_store(global, shared, bytes, site);
 }
+inline void fence_tensor_map(const TensorMap*) {}
 inline void tma_load_2d(void* shared, const TensorMap* map, uint64_t* barrier, int x, int y, EMULATOR_SITE) {
     emulator::tensor_load(shared, map, x, y, barrier, site);
 }

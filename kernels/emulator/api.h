@@ -2,7 +2,7 @@
 #pragma once
 #include <stdint.h>
 
-#define LK_ABI 2
+#define LK_ABI 3
 
 #ifdef __cplusplus
 extern "C" {
@@ -61,7 +61,7 @@ struct LkApi {
     uint32_t (*kernel_count)(void);
     /* 0, or -1 when there is no such kernel. */
     int32_t (*kernel)(uint32_t index, struct LkKernelInfo* info);
-    /* 0, or 1 with text in `error`. */
+    /* 0; 1 when the kernel broke a rule; 2 when nothing was run; then there is text in `error`. */
     int32_t (*launch)(const struct LkLaunch* launch);
     /* A buffer that ends at a guard page and is filled with 0xFF; null when there is no memory. */
     void* (*alloc)(uint64_t bytes);

@@ -2,6 +2,7 @@
 #include <atomic>
 #include <cstdio>
 #include <cstring>
+#include <exception>
 #include <mutex>
 #include <thread>
 
@@ -188,9 +189,11 @@ std::string line_of(const Failure::Place& place, const Kernel& kernel) {
     return place.before + line;
 }
 
-int32_t say(const LkLaunch& request, const std::string& text) {
+constexpr int32_t kFault = 1, kRefused = 2;
+
+int32_t say(const LkLaunch& request, int32_t status, const std::string& text) {
     if (request.error && request.error_bytes) snprintf(request.error, request.error_bytes, "%s", text.c_str());
-    return 1;
+    return status;
 }
 
 uint32_t api_kernel_count() {
@@ -207,13 +210,13 @@ int32_t api_kernel(uint32_t index, LkKernelInfo* info) {
     return 0;
 }
 
-int32_t api_launch(const LkLaunch* request) {
+int32_t launch(const LkLaunch* request) {
     if (request->error && request->error_bytes) *request->error = 0;
     const Kernel* kernel = find_kernel(request->kernel);
-    if (!kernel) return say(*request, std::string(request->kernel) + ": no such kernel");
+    if (!kernel) return say(*request, kRefused, std::string(request->kernel) + ": no such kernel");
     const std::string name = std::string(kernel->name) + ": ";
     const std::string refused = refusal(*request, *kernel);
-    if (!refused.empty()) return say(*request, name + refused);
+    if (!refused.empty()) return say(*request, kRefused, name + refused);
     catch_faults();
     Grid grid(*request, *kernel);
     grid.run();
@@ -221,7 +224,16 @@ int32_t api_launch(const LkLaunch* request) {
     if (!grid.failed()) return 0;
     std::string text = name + grid.failure().text;
     for (const Failure::Place& place : grid.failure().places) text += line_of(place, *kernel);
-    return say(*request, text);
+    return say(*request, kFault, text);
+}
+
+// No exception leaves through a C interface: what is thrown here is of the host, such as memory that has run out.
+int32_t api_launch(const LkLaunch* request) {
+    try {
+        return launch(request);
+    } catch (const std::exception& error) {
+        return say(*request, kRefused, std::string(request->kernel) + ": " + error.what());
+    }
 }
 
 int32_t api_checked() {

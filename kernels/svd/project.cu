@@ -83,7 +83,7 @@ __device__ __forceinline__ void multiply(Sums& sums, const float* tile, const fl
     }
 }
 
-// 1 / s of the columns from `first`.
+// 1 / s of the columns from `first`; zero beyond the rank, whose products are read and dropped.
 template <class T> __device__ __forceinline__ void load_scales(T* scales, const SvdParams& p, int first, int rank) {
     const int i = threadIdx.x;
     if (i < TILE_COLUMNS) {

@@ -55,9 +55,10 @@ pub(super) fn attend(
         return Ok(());
     }
     let layout = plan.layout();
-    let buffer = scratch.buffer(layout.bytes)?;
+    let device = q.device();
+    let buffer = scratch.buffer(&device, layout.bytes)?;
     // The host writes the work lists, so a call cannot be captured in a graph: a kernel shall plan them instead.
-    buffer.write(0, &plan.tables(&layout))?;
+    buffer.write_on(&device, 0, &plan.tables(&layout))?;
     let call = Call { q, params, plan: &plan, layout: &layout, memory: buffer.address() };
     call.absorb()?;
     call.decode()?;

@@ -72,6 +72,16 @@ impl Line {
         value.ok_or_else(|| self.refuse(&format!("{name}={text}"), &format!("a whole number from 1 to {limit}")))
     }
 
+    /// Takes out a share between 0 and 1, both excluded, that must be there.
+    ///
+    /// # Errors
+    /// [`Error::Input`] when it is not.
+    pub fn share(&mut self, name: &str) -> Result<f64> {
+        let text = self.need(name)?;
+        let share = text.parse().ok().filter(|share| *share > 0.0 && *share < 1.0);
+        share.ok_or_else(|| self.refuse(&format!("{name}={text}"), "a number between 0 and 1"))
+    }
+
     /// Takes out a field that must parse.
     ///
     /// # Errors
@@ -219,13 +229,23 @@ pub trait Case {
     fn call(&mut self, side: Side) -> Result<()>;
 }
 
-/// Verifies a case and, if it is right, times it beside its rival.
+/// Verifies a case and, if it is right, times it beside its rival. The inner error says why the case does not apply: what
+/// the operation answered that does not take such arguments on this device.
 ///
 /// # Errors
 /// Whatever a timed call returns; a failure while verifying becomes the row's note.
-pub fn measure(case: &mut dyn Case, device: &Device, limits: &timing::Limits, best: &roofline::Limits) -> Result<Row> {
+pub fn measure(
+    case: &mut dyn Case,
+    device: &Device,
+    limits: &timing::Limits,
+    best: &roofline::Limits,
+) -> Result<std::result::Result<Row, String>> {
     let line = case.line();
-    let verdict = case.verify().unwrap_or_else(|error| Verdict { note: Some(error.to_string()), ..Verdict::default() });
+    let verdict = match case.verify() {
+        Ok(verdict) => verdict,
+        Err(error) if error.is_refusal() => return Ok(Err(error.to_string())),
+        Err(error) => Verdict { note: Some(error.to_string()), ..Verdict::default() },
+    };
     let mut params = line.params();
     params.extend(case.about().into_iter().map(|(name, value)| (name.to_owned(), value.into())));
     let work = case.work();
@@ -246,14 +266,14 @@ pub fn measure(case: &mut dyn Case, device: &Device, limits: &timing::Limits, be
         note: verdict.note,
     };
     if !row.verified {
-        return Ok(row);
+        return Ok(Ok(row));
     }
     let rival = case.baseline();
     let (ours, theirs) = timing::race(limits, rival.is_some(), &mut |side| case.call(side), &|| device.synchronize())?;
     row.seconds = Some(ours);
     row.roofline = best.judge(work.bytes, work.flops, ours.median);
     row.baseline = rival.zip(theirs).map(|(name, t)| Baseline { name, seconds: t.median, ratio: t.median / ours.median });
-    Ok(row)
+    Ok(Ok(row))
 }
 
 /// Figures as JSON, which has no NaN and no infinity; they become null.

@@ -253,7 +253,7 @@ impl Inputs {
 }
 
 /// Why so many bytes cannot be had, if they cannot.
-fn too_large(bytes: Option<usize>) -> Option<String> {
+pub(super) fn too_large(bytes: Option<usize>) -> Option<String> {
     let free = host::memory("MemAvailable:").unwrap_or(u64::MAX);
     match bytes {
         Some(bytes) if bytes as u64 <= free => None,

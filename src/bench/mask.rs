@@ -16,7 +16,8 @@ use super::{
     timing::Side,
 };
 use crate::{
-    Device, Dtype, Error, InputError, Result, Scratch, Tensor,
+    Dtype, Error, InputError, Result, Scratch, Tensor,
+    device::Kind,
     sparse::{self, Mask, Scope},
 };
 
@@ -100,7 +101,11 @@ pub(super) struct Spec {
 
 /// The cases of a sweep: synthetic scores unless a file is given.
 pub(super) fn plan(sweep: &Sweep, request: &Request, inputs: &mut Inputs) -> Result<Vec<Spec>> {
-    let usual = if request.quick { 512 } else { 2048 };
+    let usual = match request.device.kind() {
+        Kind::Emulated => 256,
+        _ if request.quick => 512,
+        _ => 2048,
+    };
     let or = |list: &Option<Vec<usize>>| list.clone().unwrap_or_else(|| vec![usual]);
     let sources = match &request.input {
         Some(path) => inputs.file_matrices(path)?,
@@ -146,11 +151,7 @@ impl Spec {
         let among = Among::parse(&scope).ok_or_else(|| line.refuse(&format!("scope={scope}"), "row, tensor or N:M"))?;
         let density = match among {
             Among::Pattern { .. } => None,
-            _ => {
-                let text = line.need("density")?;
-                let share = text.parse().ok().filter(|share| *share > 0.0 && *share < 1.0);
-                Some(share.ok_or_else(|| line.refuse(&format!("density={text}"), "a number between 0 and 1"))?)
-            }
+            _ => Some(line.share("density")?),
         };
         line.finish()?;
         Ok(Self { matrices, dtype, among, density })
@@ -266,7 +267,11 @@ impl Case for Masking {
     }
 
     fn baseline(&self) -> Option<String> {
-        let host = if self.scores.device() == Device::cpu() { "same threads" } else { "on the CPU" };
+        let host = match self.scores.device().kind() {
+            Kind::Cpu => "same threads",
+            Kind::Emulated => return None,
+            Kind::Cuda => "on the CPU",
+        };
         Some(format!("a sort of magnitudes, {host}"))
     }
 

@@ -8,6 +8,7 @@ mod data;
 pub mod doctor;
 mod host;
 mod limits;
+pub mod linear;
 pub mod mask;
 mod moved;
 mod oracle;
@@ -26,6 +27,7 @@ use data::Inputs;
 
 use crate::{
     Device, Dtype, InputError, Result,
+    device::Kind,
     report::{DeviceInfo, Document, Row, SCHEMA, Skipped},
 };
 
@@ -39,7 +41,7 @@ pub struct Request {
     pub device: Device,
     /// Element types; `None` for what is natural to an operation.
     pub dtypes: Option<Vec<Dtype>>,
-    /// A safetensors file to take matrices from; attention, which needs more than matrices, is then left out.
+    /// A safetensors file to take matrices from; attention and linear layers, which need more than those, are then left out.
     pub input: Option<PathBuf>,
     /// Whether a file may hold NaN and Inf.
     pub allow_nonfinite: bool,
@@ -53,6 +55,8 @@ pub struct Request {
     pub svd: Option<svd::Sweep>,
     /// Cases of attention.
     pub attention: Option<attention::Sweep>,
+    /// Cases of linear layers.
+    pub linear: Option<linear::Sweep>,
     /// Cases of masks.
     pub mask: Option<mask::Sweep>,
 }
@@ -78,6 +82,7 @@ type Prepared<T> = std::result::Result<T, String>;
 enum Planned {
     Svd(svd::Spec),
     Attention(attention::Spec),
+    Linear(linear::Spec),
     Mask(mask::Spec),
 }
 
@@ -87,8 +92,9 @@ impl Planned {
         match line.op.as_str() {
             "svd" => svd::Spec::parse(line).map(Self::Svd),
             "attention" => attention::Spec::parse(line).map(Self::Attention),
+            "linear" => linear::Spec::parse(line).map(Self::Linear),
             "mask" => mask::Spec::parse(line).map(Self::Mask),
-            _ => Err(line.refuse("an unknown operation", "svd, attention or mask")),
+            _ => Err(line.refuse("an unknown operation", "svd, attention, linear or mask")),
         }
     }
 
@@ -96,6 +102,7 @@ impl Planned {
         match self {
             Self::Svd(spec) => spec.line(),
             Self::Attention(spec) => spec.line(),
+            Self::Linear(spec) => spec.line(),
             Self::Mask(spec) => spec.line(),
         }
     }
@@ -104,6 +111,7 @@ impl Planned {
         Ok(match self {
             Self::Svd(spec) => spec.prepare(inputs)?.map(|case| Box::new(case) as _),
             Self::Attention(spec) => spec.prepare(inputs)?.map(|case| Box::new(case) as _),
+            Self::Linear(spec) => spec.prepare(inputs)?.map(|case| Box::new(case) as _),
             Self::Mask(spec) => spec.prepare(inputs)?.map(|case| Box::new(case) as _),
         })
     }
@@ -122,21 +130,31 @@ pub fn run(request: &Request, watcher: &mut dyn Watcher) -> Result<Document> {
     watcher.begin(planned.len());
     watcher.doing("measuring the limits of the device");
     let best = roofline::Limits::measure(&request.device, request.quick)?;
-    let limits = if request.quick { timing::Limits::quick() } else { timing::Limits::usual() };
+    let limits = match request.device.kind() {
+        Kind::Emulated => {
+            watcher.say("device emulated: times are of the emulation and say nothing about a GPU");
+            timing::Limits::emulated()
+        }
+        _ if request.quick => timing::Limits::quick(),
+        _ => timing::Limits::usual(),
+    };
     let mut document = empty_document(&request.device.to_string(), &best);
     for case in planned {
         let line = case.line().to_string();
         watcher.doing(&line);
         let prepared = case.prepare(&mut inputs)?;
         inputs.take_remarks().iter().for_each(|line| watcher.say(line));
-        match prepared {
+        let outcome = match prepared {
+            Err(reason) => Err(reason),
+            Ok(mut case) => measure(&mut *case, &request.device, &limits, &best)?,
+        };
+        match outcome {
             Err(reason) if request.only.is_some() => {
                 let error = InputError::new("--only", line, "a case that applies");
                 return Err(error.hint(reason).into());
             }
             Err(reason) => document.skipped.push(Skipped { case: line, reason }),
-            Ok(mut case) => {
-                let row = measure(&mut *case, &request.device, &limits, &best)?;
+            Ok(row) => {
                 watcher.done(&row)?;
                 document.rows.push(row);
             }
@@ -160,8 +178,10 @@ fn plan(request: &Request, inputs: &mut Inputs) -> Result<Vec<Planned>> {
         return Ok(vec![Planned::parse(only)?]);
     }
     if request.svd.is_none() && request.mask.is_none() && request.input.is_some() {
-        let error = InputError::new("--input", "a file of matrices for attention", "no file");
-        return Err(error.hint("kvbench svd and mask take files; attention needs queries, keys and values together").into());
+        let error = InputError::new("--input", "a file of matrices for attention or linear", "no file");
+        let hint =
+            "kvbench svd and mask take files; attention needs queries, keys and values together, linear layers are synthetic";
+        return Err(error.hint(hint).into());
     }
     let mut planned = Vec::new();
     if let Some(sweep) = &request.svd {
@@ -169,6 +189,9 @@ fn plan(request: &Request, inputs: &mut Inputs) -> Result<Vec<Planned>> {
     }
     if let Some(sweep) = &request.attention.as_ref().filter(|_| request.input.is_none()) {
         planned.extend(attention::plan(sweep, request, inputs)?.into_iter().map(Planned::Attention));
+    }
+    if let Some(sweep) = request.linear.as_ref().filter(|_| request.input.is_none()) {
+        planned.extend(linear::plan(sweep, request).into_iter().map(Planned::Linear));
     }
     if let Some(sweep) = &request.mask {
         planned.extend(mask::plan(sweep, request, inputs)?.into_iter().map(Planned::Mask));

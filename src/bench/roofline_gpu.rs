@@ -21,15 +21,15 @@ const STEPS: i32 = 4096;
 /// Operations of one m16n8k16 product.
 const PRODUCT: f64 = 2.0 * 16.0 * 8.0 * 16.0;
 
-/// Operations a second, and bytes a second for data that fits the second-level cache and for data far beyond it.
+/// Operations a second by `mma.sync` (wgmma, which Hopper alone has, is faster), and bytes a second for data that fits the second-level cache and for data far beyond it.
 pub(super) fn measure(device: &Device, quick: bool) -> Result<(f64, Vec<Bandwidth>)> {
     let runs = if quick { 5 } else { 15 };
     let sums = Tensor::zeros(&[BLOCKS as usize, READERS as usize], Dtype::F32, device)?;
-    let largest: usize = if quick { 1 << 30 } else { 4 << 30 };
-    let data = Tensor::zeros(&[largest / 4], Dtype::F32, device)?;
+    let data = largest_that_fits(device, if quick { 1 << 30 } else { 4 << 30 })?;
+    let largest = data.bytes();
     let bandwidth = [16 << 20, largest]
         .into_iter()
-        .map(|bytes| {
+        .map(|bytes: usize| {
             let params = ReadParams { data: data.address(), sums: sums.address(), count: (bytes / 16) as i64 };
             let seconds = fastest(device, runs, || device.launch(&kernels::BENCH_READ, grid(READERS), &params))?;
             Ok(Bandwidth { bytes: bytes as u64, bytes_per_second: bytes as f64 / seconds })
@@ -40,6 +40,17 @@ pub(super) fn measure(device: &Device, quick: bool) -> Result<(f64, Vec<Bandwidt
     let seconds = fastest(device, runs, || device.launch(&kernels::BENCH_MULTIPLY, grid(MULTIPLIERS), &params))?;
     let warps = f64::from(BLOCKS) * f64::from(MULTIPLIERS) / 32.0;
     Ok((warps * f64::from(STEPS) * 8.0 * PRODUCT / seconds, bandwidth))
+}
+
+/// So many bytes, or a half, a quarter, ... of them on a GPU that has no room.
+fn largest_that_fits(device: &Device, mut bytes: usize) -> Result<Tensor> {
+    const LEAST: usize = 64 << 20;
+    loop {
+        match Tensor::zeros(&[bytes / 4], Dtype::F32, device) {
+            Err(_) if bytes > LEAST => bytes /= 2,
+            done => return done,
+        }
+    }
 }
 
 fn grid(threads: u32) -> Grid {

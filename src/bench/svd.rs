@@ -66,15 +66,17 @@ pub(super) struct Spec {
 
 /// The cases of a sweep: real data unless shapes or a file are given.
 pub(super) fn plan(sweep: &Sweep, request: &Request, inputs: &mut Inputs) -> Result<Vec<Spec>> {
+    let emulated = request.device.kind() == Kind::Emulated;
     let shaped = sweep.batch.is_some() || sweep.rows.is_some() || sweep.cols.is_some();
     let sources = match &request.input {
         Some(path) => inputs.file_matrices(path)?,
-        None if !shaped && inputs.has_model() => inputs.model_matrices(request.quick),
+        None if !shaped && !emulated && inputs.has_model() => inputs.model_matrices(request.quick),
         None => synthetic(sweep, request),
     };
     let asked: Vec<Asked> = match (&sweep.tolerance, &sweep.rank) {
         (Some(tolerances), _) => tolerances.iter().map(|t| Asked::Tolerance(*t)).collect(),
         (None, Some(ranks)) => ranks.iter().map(|r| Asked::Rank(*r)).collect(),
+        (None, None) if emulated => [8, 24].map(Asked::Rank).to_vec(),
         (None, None) => [8, 16, 24, 32, 48, 64].map(Asked::Rank).to_vec(),
     };
     let dtypes = request.dtypes.clone().unwrap_or_else(|| vec![Dtype::F32]);
@@ -91,10 +93,11 @@ pub(super) fn plan(sweep: &Sweep, request: &Request, inputs: &mut Inputs) -> Res
 
 fn synthetic(sweep: &Sweep, request: &Request) -> Vec<Matrices> {
     let or = |list: &Option<Vec<usize>>, usual: usize| list.clone().unwrap_or_else(|| vec![usual]);
+    let usual = if request.device.kind() == Kind::Emulated { [2, 128, 32] } else { [16, 1024, 64] };
     let mut sources = Vec::new();
-    for batch in or(&sweep.batch, 16) {
-        for rows in or(&sweep.rows, 1024) {
-            for cols in or(&sweep.cols, 64) {
+    for batch in or(&sweep.batch, usual[0]) {
+        for rows in or(&sweep.rows, usual[1]) {
+            for cols in or(&sweep.cols, usual[2]) {
                 sources.push(Matrices::Power { batch, rows, cols, seed: request.seed });
             }
         }

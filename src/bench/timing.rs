@@ -31,6 +31,11 @@ impl Limits {
         let (cap, warm_up) = (Duration::from_millis(150), Duration::from_millis(5));
         Self { min_runs: 5, max_runs: 51, noise: 0.05, cap, warm_up }
     }
+
+    /// For an emulated device, whose times are of the emulation.
+    pub fn emulated() -> Self {
+        Self { min_runs: 1, max_runs: 1, noise: 0.0, cap: Duration::ZERO, warm_up: Duration::ZERO }
+    }
 }
 
 /// Which contender to call.
@@ -114,5 +119,7 @@ pub fn summary(samples: &[f64]) -> Seconds {
     let reach = 0.98 * (n as f64).sqrt();
     let low = ((n as f64 - 1.0) / 2.0 - reach).floor().max(0.0) as usize;
     let high = n - 1 - low;
-    Seconds { median, min: at(0), max: at(n - 1), runs: n, noise: Some((at(high) - at(low)) / 2.0 / median) }
+    // One run says nothing of the next.
+    let noise = (n > 1).then(|| (at(high) - at(low)) / 2.0 / median);
+    Seconds { median, min: at(0), max: at(n - 1), runs: n, noise }
 }

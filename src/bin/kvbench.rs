@@ -10,13 +10,13 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use lowkey::{
     Device, Dtype, Error, InputError, Result,
-    bench::{self, Request, Watcher, attention, doctor, mask, svd, sweep},
+    bench::{self, Request, Watcher, attention, doctor, linear, mask, svd, sweep},
     model,
     report::{self, Row, compare},
 };
 
-/// Measures batched truncated SVD, attention over compressed caches, and masks: every case is checked against an f64 oracle
-/// first, and only a right one is timed.
+/// Measures batched truncated SVD, attention over compressed caches, linear layers, and masks: every case is checked against
+/// an f64 oracle first, and only a right one is timed.
 ///
 /// With no arguments: about a minute on the key-value cache of the small model that comes with the project.
 #[derive(Parser)]
@@ -30,10 +30,11 @@ struct Cli {
 
 #[derive(Args)]
 struct Common {
-    /// Where to run: cpu, emulated or cuda:N
+    /// Where to run: cpu, cuda:N, or emulated: the kernels of GPUs on the CPU, in small cases timed once, without a rival
     #[arg(long, global = true, default_value = "cpu", value_name = "DEVICE")]
     device: String,
-    /// Element types of the input: f32,f16,bf16 [default: f32, f16 for attention]
+    /// Element types of the input, of the weights for linear: f32,f16,bf16 [default: f32, f16 for attention; off the CPU
+    /// bf16 for attention and linear]
     #[arg(long, global = true, value_name = "LIST")]
     dtype: Option<String>,
     /// Take matrices from the [.., tokens, width] tensors of a safetensors file
@@ -80,9 +81,11 @@ enum Command {
     Svd(SvdArgs),
     /// One decode step of attention over a cache, beside the dense cache
     Attention(AttentionArgs),
+    /// A linear layer in two factors, beside the dense one
+    Linear(LinearArgs),
     /// Masks that keep the largest weights
     Mask(MaskArgs),
-    /// Everything, on the cache of the model that comes with the project (what no command does too)
+    /// Everything, on the cache of the model that comes with the project (what no command does too); synthetic when emulated
     All,
     /// Tell whether anything changed between two saved runs; exits 1 if a case got slower
     Compare {
@@ -163,6 +166,29 @@ struct AttentionArgs {
     /// Say on stderr where the bytes of each case lie
     #[arg(long)]
     explain: bool,
+}
+
+/// Lists `a,b,c`, ranges `1k..64k` that double, suffixes k and M. Rows and weights are seeded normal numbers.
+#[derive(Args)]
+struct LinearArgs {
+    /// Rows of the input
+    #[arg(long, value_name = "LIST")]
+    m: Option<String>,
+    /// Elements of an output: rows of the weights
+    #[arg(long, value_name = "LIST")]
+    n: Option<String>,
+    /// Elements of an input: columns of the weights
+    #[arg(long, value_name = "LIST")]
+    k: Option<String>,
+    /// Ranks of factorized weights
+    #[arg(long, value_name = "LIST")]
+    rank: Option<String>,
+    /// How weights are kept: dense,factorized [default: both]; bitmap,delta,csr,2:4,int8,int4 are not built yet
+    #[arg(long, value_name = "LIST")]
+    format_of_weights: Option<String>,
+    /// Shares of the weights that bitmap, delta and csr keep
+    #[arg(long, value_name = "LIST")]
+    density: Option<String>,
 }
 
 /// Lists `a,b,c`, ranges `1k..64k` that double, suffixes k and M.
@@ -275,6 +301,10 @@ fn request(common: &Common, command: Option<&Command>) -> Result<Request> {
             Some(Command::Attention(args)) => Some(attention_sweep(args)?),
             _ => every.then(attention::Sweep::default),
         },
+        linear: match command {
+            Some(Command::Linear(args)) => Some(linear_sweep(args)?),
+            _ => every.then(linear::Sweep::default),
+        },
         mask: match command {
             Some(Command::Mask(args)) => Some(mask_sweep(args)?),
             _ => every.then(mask::Sweep::default),
@@ -309,6 +339,17 @@ fn attention_sweep(args: &AttentionArgs) -> Result<attention::Sweep> {
         window: tokens("--window", &args.window)?,
         sinks: tokens("--sinks", &args.sinks)?,
         explain: args.explain,
+    })
+}
+
+fn linear_sweep(args: &LinearArgs) -> Result<linear::Sweep> {
+    Ok(linear::Sweep {
+        m: numbers("--m", args.m.as_deref(), 1 << 24)?,
+        n: numbers("--n", args.n.as_deref(), 1 << 24)?,
+        k: numbers("--k", args.k.as_deref(), 1 << 24)?,
+        rank: numbers("--rank", args.rank.as_deref(), 1 << 24)?,
+        formats: words("--format-of-weights", &args.format_of_weights, &linear::FORMATS)?,
+        density: args.density.as_deref().map(|list| sweep::shares("--density", list)).transpose()?,
     })
 }
 

@@ -28,12 +28,18 @@ pub(super) trait Replay: Send + Sync {
     fn run(&self, backend: &dyn Backend, stream: RawStream) -> Result<()>;
 }
 
-/// Why an allocation failed, in figures.
-pub(super) struct Refusal {
-    /// What the device said.
-    pub(super) reason: String,
-    /// Bytes free and bytes in all, where the device tells.
-    pub(super) room: Option<(usize, usize)>,
+/// Why an allocation failed.
+pub(super) enum Refusal {
+    /// There is not so much memory.
+    Full {
+        /// What the device said.
+        reason: String,
+        /// Bytes free and bytes in all, where the device tells.
+        room: Option<(usize, usize)>,
+    },
+    /// The device has failed.
+    #[cfg_attr(not(any(feature = "cuda", feature = "emulator")), allow(dead_code, reason = "host memory does not fail"))]
+    Failed(Error),
 }
 
 /// A kind of device. Work is ordered within a stream and asynchronous to the host unless said otherwise.
@@ -53,8 +59,14 @@ pub(super) trait Backend: Send + Sync {
     fn synchronize(&self, stream: RawStream) -> Result<()>;
     fn tile_map(&self, tiles: &Tiles) -> Result<TileMap>;
 
+    /// Waits for every stream; failures are for the next call to tell.
+    fn synchronize_all(&self);
+
     fn new_stream(&self) -> Result<RawStream>;
-    fn drop_stream(&self, stream: RawStream);
+    /// Counts a stream of the caller's among those that frees wait for.
+    fn adopt_stream(&self, stream: RawStream);
+    /// Waits for a stream that no handle uses any more; ends it if it was made here.
+    fn drop_stream(&self, stream: RawStream, made: bool);
     fn mark(&self, stream: RawStream) -> Result<Box<dyn Mark>>;
     fn wait(&self, stream: RawStream, mark: &dyn Mark) -> Result<()>;
 
@@ -62,6 +74,7 @@ pub(super) trait Backend: Send + Sync {
     fn begin_capture(&self, stream: RawStream) -> Result<()>;
     fn end_capture(&self, stream: RawStream) -> Result<Box<dyn Replay>>;
 
+    #[cfg_attr(not(any(feature = "cuda", feature = "emulator")), allow(dead_code, reason = "for backends with kernels"))]
     fn as_any(&self) -> &dyn Any;
 }
 
@@ -73,7 +86,7 @@ pub(super) const ALIGNMENT: usize = 64;
 
 impl Backend for Host {
     fn allocate(&self, _: RawStream, bytes: usize) -> Result<u64, Refusal> {
-        let refused = |reason: &str| Refusal { reason: reason.to_owned(), room: None };
+        let refused = |reason: &str| Refusal::Full { reason: reason.to_owned(), room: None };
         let layout = Layout::from_size_align(bytes, ALIGNMENT).map_err(|_| refused("more than the address space"))?;
         // SAFETY: the layout has a non-zero size, as the trait says.
         let memory = unsafe { alloc_zeroed(layout) };
@@ -128,7 +141,11 @@ impl Backend for Host {
         Ok(RawStream(0))
     }
 
-    fn drop_stream(&self, _: RawStream) {}
+    fn synchronize_all(&self) {}
+
+    fn adopt_stream(&self, _: RawStream) {}
+
+    fn drop_stream(&self, _: RawStream, _: bool) {}
 
     fn mark(&self, _: RawStream) -> Result<Box<dyn Mark>> {
         Ok(Box::new(Moment(Instant::now())))

@@ -65,8 +65,7 @@ impl Buffer {
     /// # Errors
     /// [`Error::Shape`] when they leave the buffer, [`Error::Device`] when the device fails.
     pub fn write(&mut self, offset: usize, from: &[u8]) -> Result<()> {
-        let address = self.range("Buffer::write", offset, from.len())?;
-        self.device().copy_in(address, from)
+        self.write_on(&self.device().clone(), offset, from)
     }
 
     /// Copies the bytes from `offset` to the host and waits for them.
@@ -74,8 +73,19 @@ impl Buffer {
     /// # Errors
     /// As [`Buffer::write`].
     pub fn read(&self, offset: usize, to: &mut [u8]) -> Result<()> {
+        self.read_on(self.device(), offset, to)
+    }
+
+    /// As [`Buffer::write`], in the order of the stream of `device`, a handle of the device that holds the memory.
+    pub(crate) fn write_on(&mut self, device: &Device, offset: usize, from: &[u8]) -> Result<()> {
+        let address = self.range("Buffer::write", offset, from.len())?;
+        device.copy_in(address, from)
+    }
+
+    /// As [`Buffer::read`], in the order of the stream of `device`, a handle of the device that holds the memory.
+    pub(crate) fn read_on(&self, device: &Device, offset: usize, to: &mut [u8]) -> Result<()> {
         let address = self.range("Buffer::read", offset, to.len())?;
-        self.device().copy_out(address, to)
+        device.copy_out(address, to)
     }
 
     /// Overwrites `len` bytes from `offset` with those of another buffer of the device from `start`, without the host seeing
@@ -147,10 +157,8 @@ impl Buffer {
 
 impl Drop for Allocation {
     fn drop(&mut self) {
-        if self.owner.is_some() {
-            // The owner may free the memory at once, so nothing may be using it; a failed device uses nothing.
-            let _ = self.device.synchronize();
-            return;
+        if let Some(owner) = self.owner.take() {
+            return self.device.release(owner);
         }
         self.device.account().remove(self.device.purpose(), self.bytes);
         if self.bytes > 0 {

@@ -2,6 +2,7 @@
 //!
 //! A [`Device`] is a cheap handle: which device, which of its streams, and the purpose that memory allocated through it
 //! is accounted under. Callers name a device once and never again, because every tensor knows its own.
+//! An operation runs on the handle of its main input (x, q, a, scores, weights of a mask): kernels, copies and scratch alike.
 //!
 //! There are three kinds. `cpu` computes in Rust. `emulated` runs the very kernels of the GPU on the CPU, thread by
 //! thread, under checks: it finds faults, and is slow. `cuda:N` is a GPU of this machine.
@@ -22,6 +23,7 @@ mod stream;
 mod tile_map;
 
 use std::{
+    any::Any,
     fmt,
     str::FromStr,
     sync::{
@@ -47,10 +49,10 @@ pub use stream::{Event, Graph};
 pub use tile_map::TileMap;
 
 use crate::{Error, InputError, Result};
-use backend::{Backend, Host, RawStream};
+use backend::{Backend, Host, RawStream, Refusal};
 use buffer::Allocation;
 use memory::Account;
-use stream::Stream;
+use stream::{Origin, Stream};
 
 /// A device, one of its streams, and the purpose under which memory allocated through this handle is accounted.
 ///
@@ -81,6 +83,8 @@ struct Captured {
     kept: Vec<Arc<Allocation>>,
     /// Memory dropped meanwhile, freed when the capture ends: a free would be recorded as well.
     dropped: Vec<(u64, usize)>,
+    /// Owners of others' memory that was dropped meanwhile: nothing can be waited for during a capture.
+    owners: Vec<Box<dyn Any + Send + Sync>>,
 }
 
 /// The kinds of device.
@@ -115,8 +119,7 @@ impl Device {
 
     /// A handle to a device's first stream.
     fn of_inner(inner: Arc<Inner>, stream: RawStream) -> Self {
-        let stream = Arc::new(Stream::new(&inner, stream, false));
-        Self { inner, stream, purpose: Purpose::Activations }
+        Self { inner, stream: Arc::new(Stream::new(stream, Origin::First)), purpose: Purpose::Activations }
     }
 
     /// What this device is.
@@ -207,7 +210,7 @@ impl Device {
 
     /// The error of an operation that has no kernel for this device.
     pub(crate) fn unsupported(&self, what: &str) -> Error {
-        Error::device(format!("{what} has no kernel for {self} yet"), "use --device cpu")
+        Error::no_kernel(what, self)
     }
 
     fn account(&self) -> &Account {
@@ -216,7 +219,10 @@ impl Device {
 
     fn allocate(&self, bytes: usize) -> Result<u64> {
         self.outside_capture(&format!("allocating {bytes} bytes for {}", self.purpose))?;
-        self.inner.backend.allocate(self.stream.raw(), bytes).map_err(|refusal| out_of_memory(self, bytes, &refusal))
+        self.inner.backend.allocate(self.stream.raw(), bytes).map_err(|refusal| match refusal {
+            Refusal::Full { reason, room } => out_of_memory(self, bytes, &reason, room),
+            Refusal::Failed(error) => error,
+        })
     }
 
     fn free(&self, address: u64, bytes: usize) {
@@ -224,6 +230,15 @@ impl Device {
             self.captured().dropped.push((address, bytes));
         } else {
             self.inner.backend.free(self.stream.raw(), address, bytes);
+        }
+    }
+
+    /// Lets the owner of others' memory go once nothing can be using the memory any more.
+    fn release(&self, owner: Box<dyn Any + Send + Sync>) {
+        if self.inner.capturing.load(Ordering::Acquire) {
+            self.captured().owners.push(owner);
+        } else {
+            self.inner.backend.synchronize_all();
         }
     }
 
@@ -316,17 +331,17 @@ impl FromStr for Device {
     }
 }
 
-fn out_of_memory(device: &Device, bytes: usize, refusal: &backend::Refusal) -> Error {
+fn out_of_memory(device: &Device, bytes: usize, reason: &str, room: Option<(usize, usize)>) -> Error {
     let held = device.memory();
     let largest = held.largest();
-    let room = refusal.room.map_or(String::new(), |(free, total)| format!(", {free} free of {total}"));
+    let room = room.map_or(String::new(), |(free, total)| format!(", {free} free of {total}"));
     Error::device(
         format!(
             "out of memory on {device}: {bytes} bytes asked for {}{room}, {} bytes held already, most of them {largest} ({}); {}",
             device.purpose(),
             held.total.current,
             held.of(largest).current,
-            refusal.reason
+            reason
         ),
         "use a smaller batch, context or rank",
     )

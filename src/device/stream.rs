@@ -15,14 +15,25 @@ use crate::{Error, Result};
 /// A queue of work of one device.
 pub(super) struct Stream {
     raw: RawStream,
-    /// The device, for a stream that this crate made and gives back.
-    owner: Option<Arc<Inner>>,
+    origin: Origin,
+}
+
+/// Where a stream comes from, and so what becomes of it.
+pub(super) enum Origin {
+    /// The device's first: it lives as long as the device.
+    First,
+    /// Made for a handle, and given back with the last.
+    Made(Arc<Inner>),
+    /// The caller's.
+    Adopted(Arc<Inner>),
 }
 
 impl Stream {
-    /// `made` says whether the stream is given back when dropped; the first stream of a device lives as long as it.
-    pub(super) fn new(inner: &Arc<Inner>, raw: RawStream, made: bool) -> Self {
-        Self { raw, owner: made.then(|| Arc::clone(inner)) }
+    pub(super) fn new(raw: RawStream, origin: Origin) -> Self {
+        if let Origin::Adopted(inner) = &origin {
+            inner.backend.adopt_stream(raw);
+        }
+        Self { raw, origin }
     }
 
     pub(super) fn raw(&self) -> RawStream {
@@ -32,8 +43,10 @@ impl Stream {
 
 impl Drop for Stream {
     fn drop(&mut self) {
-        if let Some(inner) = &self.owner {
-            inner.backend.drop_stream(self.raw);
+        match &self.origin {
+            Origin::First => {}
+            Origin::Made(inner) => inner.backend.drop_stream(self.raw, true),
+            Origin::Adopted(inner) => inner.backend.drop_stream(self.raw, false),
         }
     }
 }
@@ -101,7 +114,7 @@ impl Device {
     /// [`Error::Device`] when the device has failed.
     pub fn new_stream(&self) -> Result<Self> {
         let raw = self.inner.backend.new_stream()?;
-        Ok(Self { stream: Arc::new(Stream::new(&self.inner, raw, true)), ..self.clone() })
+        Ok(Self { stream: Arc::new(Stream::new(raw, Origin::Made(Arc::clone(&self.inner)))), ..self.clone() })
     }
 
     /// The same device on a stream that the caller made, such as PyTorch's: on `cuda:N` a `CUstream`. It cannot be the
@@ -112,7 +125,7 @@ impl Device {
     /// buffer allocated through them.
     pub unsafe fn on_stream(&self, stream: *mut std::ffi::c_void) -> Self {
         let raw = RawStream(stream as usize);
-        Self { stream: Arc::new(Stream::new(&self.inner, raw, false)), ..self.clone() }
+        Self { stream: Arc::new(Stream::new(raw, Origin::Adopted(Arc::clone(&self.inner)))), ..self.clone() }
     }
 
     /// Marks the work given to this handle's stream so far.
@@ -146,15 +159,40 @@ impl Device {
         if self.inner.capturing.swap(true, Ordering::AcqRel) {
             return self.outside_capture("capturing a graph").and_then(|()| Err(self.unsupported("a capture within another")));
         }
-        let begun = self.inner.backend.begin_capture(self.stream.raw());
-        let done = begun.and_then(|()| work());
-        self.inner.capturing.store(false, Ordering::Release);
-        let mut memory = std::mem::take(&mut *self.captured());
-        let replay = self.inner.backend.end_capture(self.stream.raw());
+        let mut capture = Capture { device: self, under_way: true };
+        self.inner.backend.begin_capture(self.stream.raw())?;
+        let done = work();
+        let graph = capture.end();
+        done.and(graph)
+    }
+}
+
+/// A capture under way; it ends even when the work to be captured panics.
+struct Capture<'a> {
+    device: &'a Device,
+    under_way: bool,
+}
+
+impl Capture<'_> {
+    fn end(&mut self) -> Result<Graph> {
+        self.under_way = false;
+        let inner = &self.device.inner;
+        let replay = inner.backend.end_capture(self.device.stream.raw());
+        inner.capturing.store(false, Ordering::Release);
+        let mut memory = std::mem::take(&mut *self.device.captured());
         for (address, bytes) in memory.dropped.drain(..) {
-            self.inner.backend.free(self.stream.raw(), address, bytes);
+            inner.backend.free(self.device.stream.raw(), address, bytes);
         }
-        done?;
-        Ok(Graph { replay: replay?, device: self.clone(), _memory: memory })
+        memory.owners.drain(..).for_each(|owner| self.device.release(owner));
+        Ok(Graph { replay: replay?, device: self.device.clone(), _memory: memory })
+    }
+}
+
+impl Drop for Capture<'_> {
+    fn drop(&mut self) {
+        if self.under_way {
+            // Nothing can be told from here, and nothing is lost: the work was not to be kept.
+            let _ = self.end();
+        }
     }
 }

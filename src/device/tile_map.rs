@@ -6,12 +6,13 @@ use super::Device;
 use crate::{Dtype, Error, Result, Tensor};
 
 /// A matrix in a device's memory, as its copy engine takes tiles from it: a member of a kernel's parameters, or copied to
-/// memory whose address is one. Rows of a tile are swizzled in shared memory by 128 bytes, as `wgmma` reads them.
-#[repr(C, align(64))]
+/// memory, from which a kernel uses it after `fence_tensor_map`. Rows of a tile are swizzled in shared memory by 128 bytes, as `wgmma` reads them.
+#[repr(C, align(128))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
 pub struct TileMap(pub(super) [u64; 16]);
 
 /// What a map says, checked.
+#[cfg_attr(not(any(feature = "cuda", feature = "emulator")), allow(dead_code, reason = "read by backends with kernels"))]
 pub(super) struct Tiles {
     pub(super) address: u64,
     pub(super) dtype: Dtype,

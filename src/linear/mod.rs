@@ -40,11 +40,14 @@ pub fn dense_into(out: &mut Tensor, x: &Tensor, weight: &Tensor, bias: Option<&T
     if x.device() != weight.device() || x.device() != out.device() {
         return Err(apart("linear::dense"));
     }
-    let bias = bias.map(Tensor::slice).transpose()?;
-    match x.device().kind() {
-        Kind::Cpu => cpu::dense(out.slice_mut()?, x.slice()?, weight.slice()?, bias, weight.shape()),
-        _ => return Err(x.device().unsupported("linear::dense")),
+    if x.device().kind() != Kind::Cpu {
+        return Err(x.device().unsupported("linear::dense"));
     }
+    if let Some(other) = [x, weight, &*out].into_iter().chain(bias).find(|tensor| tensor.dtype() != Dtype::F32) {
+        return Err(Error::Dtype { op: "linear::dense", found: other.dtype(), expected: &[Dtype::F32] });
+    }
+    let bias = bias.map(Tensor::slice).transpose()?;
+    cpu::dense(out.slice_mut()?, x.slice()?, weight.slice()?, bias, weight.shape());
     Ok(())
 }
 
@@ -54,8 +57,8 @@ pub fn dense_into(out: &mut Tensor, x: &Tensor, weight: &Tensor, bias: Option<&T
 /// Arithmetic is f32. On `emulated` and `cuda` a row has the same bits alone and in any batch; on the CPU as in [`dense`].
 ///
 /// # Errors
-/// [`Error::Shape`] or [`Error::Dtype`] when the arguments do not fit or have gaps; [`Error::Device`] when they are on
-/// different devices or memory runs out.
+/// [`Error::Shape`] or [`Error::Dtype`] when the arguments do not fit or have gaps, and off the CPU for more than 524280
+/// rows or 2^30 columns, ranks or outputs; [`Error::Device`] when they are on different devices or memory runs out.
 pub fn factorized(x: &Tensor, b: &Tensor, a: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
     let rows = x.shape().first().copied().unwrap_or(0);
     let n = a.shape().first().copied().unwrap_or(0);
@@ -67,7 +70,8 @@ pub fn factorized(x: &Tensor, b: &Tensor, a: &Tensor, bias: Option<&Tensor>) -> 
 /// [`factorized`] into `out` [rows, n] f32, whose old content is lost, with working memory from `scratch`.
 ///
 /// # Errors
-/// As [`factorized`]; [`Error::Shape`] as well when `out` shares its memory.
+/// As [`factorized`]; [`Error::Shape`] as well when `out` shares its memory, [`Error::Device`] when `scratch` is of another
+/// device.
 pub fn factorized_into(
     out: &mut Tensor,
     x: &Tensor,
@@ -92,7 +96,7 @@ pub fn factorized_scratch_bytes(x: &Tensor, b: &Tensor, a: &Tensor) -> Result<us
     check_factors(x, b, a)?;
     match x.device().kind() {
         Kind::Cpu => Ok(cpu::factorized_scratch(x, b, a) * size_of::<f32>()),
-        _ => Ok(gpu::factorized_scratch(x, b)),
+        _ => gpu::factorized_scratch(x, b, a),
     }
 }
 

@@ -104,16 +104,21 @@ pub fn activate_gated(gate: &mut Tensor, up: &Tensor, activation: Activation) ->
     Ok(())
 }
 
-/// x <- x + y. Both are f32 of one shape; x gets memory of its own first when it shares it.
+/// x <- x + y. Both are contiguous f32 of one shape; x gets memory of its own first when it shares it.
 ///
 /// # Errors
-/// [`Error::Shape`] or [`Error::Dtype`] when the arguments do not fit.
+/// [`Error::Shape`] or [`Error::Dtype`] when the arguments do not fit or have gaps; [`Error::Device`] when they are on
+/// different devices, or there is no memory for a shared x.
 pub fn add(x: &mut Tensor, y: &Tensor) -> Result<()> {
     const OP: &str = "nn::add";
     same_shape(OP, x, y)?;
-    if x.device().kind() == Kind::Cpu && x.slice_mut::<f32>().is_err() {
-        *x = Tensor::from_slice(x.slice::<f32>()?, x.shape(), &x.device())?;
+    f32_only(OP, x)?;
+    f32_only(OP, y)?;
+    if x.device() != y.device() {
+        let found = format!("{OP}: x on {}, y on {}", x.device(), y.device());
+        return Err(Error::device(found, "move them to one device"));
     }
+    x.unshare(OP)?;
     match x.device().kind() {
         Kind::Cpu => crate::device::simd::axpy(1.0, y.slice()?, x.slice_mut()?),
         _ => return gpu::add(OP, x, y),

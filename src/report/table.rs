@@ -39,6 +39,17 @@ const ATTENTION: &[Column] = &[
     ("kernel", RIGHT, |r| small(r.error("relative")?)),
 ];
 
+const LINEAR: &[Column] = &[
+    ("weights", LEFT, |r| r.param("format-of-weights")),
+    ("rank", RIGHT, |r| r.param("rank")),
+    ("m", RIGHT, |r| r.param("m")),
+    ("n", RIGHT, |r| r.param("n")),
+    ("k", RIGHT, |r| r.param("k")),
+    ("dtype", LEFT, |r| Some(r.dtype.clone())),
+    ("bytes kept", RIGHT, |r| percent(r.figure("kept_bytes")?)),
+    ("error", RIGHT, |r| small(r.error("relative")?)),
+];
+
 const MASK: &[Column] = &[
     ("data", LEFT, |r| r.param("data")),
     ("shape", LEFT, |r| r.param("shape")),
@@ -132,6 +143,10 @@ fn legend(op: &str) -> &'static str {
              error K, V: of what is kept; error out: of the output against exact keys and values; kernel: of the output\n\
              against f64 attention over the same kept data.\n"
         }
+        "linear" => {
+            "m rows of k numbers times an n x k weight. bytes kept: of the weights, over dense ones of the same dtype.\n\
+             error: of the result, against the same weights in f64.\n"
+        }
         "mask" => {
             "kept: share of the elements. error: norm of what is left out, over the norm of all. Every bit is checked.\n\
              GB/s: scores read once and bits written once; GFLOP/s: a comparison for each score.\n"
@@ -154,6 +169,7 @@ fn columns(op: &str) -> &'static [Column] {
     match op {
         "svd" => SVD,
         "attention" => ATTENTION,
+        "linear" => LINEAR,
         "mask" => MASK,
         _ => ANY,
     }

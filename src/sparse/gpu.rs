@@ -43,7 +43,7 @@ pub(super) fn scratch_bytes(rows: usize, scope: Scope) -> usize {
 
 /// A call's kernels and arguments.
 struct Call<'a> {
-    device: Device,
+    device: &'a Device,
     scores: &'a Tensor,
     rows: u32,
     cols: i32,
@@ -56,16 +56,17 @@ struct Call<'a> {
 pub(super) fn mask(out: &mut Mask, scores: &Tensor, scope: Scope, scratch: &mut Scratch) -> Result<()> {
     let [rows, cols] = extents(MASK, scores)?;
     let row_bytes = out.row_bytes() as i32;
-    let memory = scratch.buffer(scratch_bytes(rows as usize, scope))?;
-    memory.write(0, &u64::MAX.to_ne_bytes())?;
+    let device = scores.device();
+    let memory = scratch.buffer(&device, scratch_bytes(rows as usize, scope))?;
+    memory.write_on(&device, 0, &u64::MAX.to_ne_bytes())?;
     if let Scope::Tensor { keep } = scope {
         // No selection is of nothing: sparse_select_row itself keeps none where none is to be kept.
         let selection = Selection { key: 0, left: (keep as u32).max(1) };
-        memory.write(SELECTION, bytemuck::bytes_of(&selection))?;
-        memory.write(COUNTS, &[0; 4 << DIGIT_BITS])?;
+        memory.write_on(&device, SELECTION, bytemuck::bytes_of(&selection))?;
+        memory.write_on(&device, COUNTS, &[0; 4 << DIGIT_BITS])?;
     }
     let call = Call {
-        device: scores.device(),
+        device: &device,
         scores,
         rows,
         cols: cols as i32,
@@ -82,7 +83,7 @@ pub(super) fn mask(out: &mut Mask, scores: &Tensor, scope: Scope, scratch: &mut 
         Scope::Pattern { n, m } => call.pattern(n, m)?,
     }
     let mut first_nan = [0; 8];
-    memory.read(0, &mut first_nan)?;
+    memory.read_on(&device, 0, &mut first_nan)?;
     match u64::from_ne_bytes(first_nan) {
         u64::MAX => Ok(()),
         at => Err(nan_at(at as usize, cols as usize)),

@@ -158,7 +158,7 @@ pub fn mask(scores: &Tensor, scope: Scope) -> Result<Mask> {
 ///
 /// # Errors
 /// As [`mask`]; [`Error::Shape`] as well when `out` is for other extents or shares its memory; [`Error::Device`] as well
-/// while a graph is captured.
+/// while a graph is captured, or when `out` or `scratch` is of another device.
 pub fn mask_into(out: &mut Mask, scores: &Tensor, scope: Scope, scratch: &mut Scratch) -> Result<()> {
     let [rows, cols] = check_scores(scores, scope)?;
     if [out.rows(), out.cols()] != [rows, cols] {

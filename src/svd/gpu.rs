@@ -201,7 +201,7 @@ pub(super) fn truncated(
     let [u, s, v] = [out.u.address_mut(OP)?, out.s.address_mut(OP)?, out.v.address_mut(OP)?];
     let (tall, small) = if extents.wide { (v, u) } else { (u, v) };
     let workspace = Workspace::new(&extents);
-    let base = scratch.address(workspace.bytes)?;
+    let base = scratch.address(&a.device(), workspace.bytes)?;
     let single = options.start == Rung::Single && rank.may_start_in_single(extents.width);
     let call = Call { a, extents, rank, single, readers: Readers::new(a.dtype()), tall, s, small, workspace, base };
     let walk = Walk::new(a);
@@ -303,10 +303,11 @@ impl Call<'_> {
         let batch = self.extents.batch;
         let (mut states, mut ranks) = (vec![0u32; batch], vec![0u32; batch]);
         out.tail.resize(batch, f32::NAN);
-        let memory = scratch.buffer(self.workspace.bytes)?;
-        memory.read(self.workspace.state, bytemuck::cast_slice_mut(&mut states))?;
-        memory.read(self.workspace.rank, bytemuck::cast_slice_mut(&mut ranks))?;
-        memory.read(self.workspace.tail, bytemuck::cast_slice_mut(&mut out.tail))?;
+        let device = &self.a.device();
+        let memory = scratch.buffer(device, self.workspace.bytes)?;
+        memory.read_on(device, self.workspace.state, bytemuck::cast_slice_mut(&mut states))?;
+        memory.read_on(device, self.workspace.rank, bytemuck::cast_slice_mut(&mut ranks))?;
+        memory.read_on(device, self.workspace.tail, bytemuck::cast_slice_mut(&mut out.tail))?;
         out.rank = ranks.into_iter().map(|rank| rank as usize).collect();
         let info = states.into_iter().enumerate().map(|(index, state)| match state {
             SVD_SINGLE | SVD_ZERO => Ok(Info::Solved(Rung::Single)),

@@ -205,9 +205,11 @@ pub fn truncated(a: &Tensor, rank: Rank, options: &Options) -> Result<Svd> {
 }
 
 /// [`truncated`] into an existing `out`, with working memory from `scratch`.
+/// On devices the verdicts are read back, so the call waits for the device and cannot be captured in a graph yet.
 ///
 /// # Errors
-/// As [`truncated`]; [`Error::Shape`] as well when `out` has other shapes (see [`Svd::zeros`]) or shares its memory.
+/// As [`truncated`]; [`Error::Shape`] as well when `out` has other shapes (see [`Svd::zeros`]) or shares its memory,
+/// [`Error::Device`] when `out` or `scratch` is of another device.
 pub fn truncated_into(a: &Tensor, rank: Rank, options: &Options, out: &mut Svd, scratch: &mut Scratch) -> Result<()> {
     let sizes = check_input(a, rank)?;
     check_output(a, &sizes, out)?;

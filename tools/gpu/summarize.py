@@ -30,13 +30,15 @@ def report_gpu(path):
 
 
 def parts(results):
-    """Each part's exit status, seconds and last lines."""
+    """Each part's state ("ran", or why not: "absent", "refused"), exit code, seconds and last lines."""
     found = {}
     for status in sorted(results.glob("*.status")):
-        code, seconds = (int(word) for word in status.read_text().split())
+        fate, seconds = status.read_text().split()
+        code = int(fate) if fate.isdigit() else None
         log = results / f"{status.stem}.log"
         tail = log.read_text(errors="replace").splitlines()[-15:] if log.is_file() else []
-        found[status.stem] = {"exit": code, "seconds": seconds, "tail": tail}
+        state = fate if code is None else "ran"
+        found[status.stem] = {"state": state, "exit": code, "seconds": int(seconds), "tail": tail}
     return found
 
 
@@ -61,7 +63,7 @@ def collect(results):
     return {
         "schema": 1,
         "bundle": load(results / "bundle.json"),
-        "gpu": smi.read_text().strip() if smi.is_file() else None,
+        "gpu": next(iter(smi.read_text().splitlines()), None) if smi.is_file() else None,
         "device": device,
         "parts": ran,
         "tests": counts(ran.get("tests", {}).get("tail", [])),
@@ -72,15 +74,22 @@ def collect(results):
     }
 
 
+def gpu_name(result):
+    """The first column of nvidia-smi's row, where it gave one."""
+    return (result["gpu"] or "").split(",")[0]
+
+
 def microseconds(seconds):
     return "" if seconds is None else f"{seconds * 1e6:.1f}"
 
 
 def page(result):
     bundle = result["bundle"] or {}
-    lines = [f"# lowkey on {result['gpu'] or 'an unknown GPU'}", "", f"Commit {bundle.get('commit', '?')}, bundle of {bundle.get('made', '?')}.", ""]
-    lines += ["| part | exit | seconds |", "|---|---|---|"]
-    lines += [f"| {name} | {part['exit']} | {part['seconds']} |" for name, part in result["parts"].items()]
+    lines = [f"# lowkey on {gpu_name(result) or 'an unknown GPU'}", "", f"Commit {bundle.get('commit', '?')}, bundle of {bundle.get('made', '?')}.", ""]
+    lines += ["| part | state | exit | seconds |", "|---|---|---|---|"]
+    for name, part in result["parts"].items():
+        code = "" if part["exit"] is None else part["exit"]
+        lines.append(f"| {name} | {part['state']} | {code} | {part['seconds']} |")
     lines += ["", f"Tests: {result['tests']['passed']} passed, {result['tests']['failed']} failed.", ""]
     lines += ["| case | verified | us | GB/s | of roofline | ratio to baseline |", "|---|---|---|---|---|---|"]
     for row in result["rows"]:
@@ -104,7 +113,7 @@ def file_results(results, root):
     result = load(results / "result.json")
     if result is None:
         sys.exit(f"error: {results}/result.json is missing or no JSON (hint: run.sh writes it last)")
-    gpu = re.sub(r"[^a-z0-9]+", "-", (result["gpu"] or "gpu").split(",")[0].lower()).strip("-")
+    gpu = re.sub(r"[^a-z0-9]+", "-", (gpu_name(result) or "gpu").lower()).strip("-")
     bundle = result["bundle"] or {}
     stem = f"{bundle.get('made', 'undated')}-{gpu}-{bundle.get('commit', 'unknown')[:12]}"
     kept = root / "bench-results"
@@ -133,7 +142,7 @@ def main(arguments):
     text = page(result)
     (results / "summary.md").write_text(text)
     print(text)
-    failed = [name for name, part in result["parts"].items() if part["exit"] != 0]
+    failed = [name for name, part in result["parts"].items() if part["exit"]]
     return 1 if failed or result["tests"]["failed"] else 0
 
 

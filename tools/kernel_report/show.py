@@ -25,6 +25,10 @@ SHOWN = {
 }
 
 
+# How much of it a block takes is known at launch.
+OCCUPANCY_IGNORES = "dynamic shared memory"
+
+
 def as_json(images: list[Image]) -> str:
     files = [
         {
@@ -36,7 +40,8 @@ def as_json(images: list[Image]) -> str:
         for image in images
     ]
     rows = [row for image in images for row in image.rows()]
-    return json.dumps({"kernels": rows, "files": files, "total": check.totals(images)}, indent=1)
+    report = {"occupancy_ignores": OCCUPANCY_IGNORES, "kernels": rows, "files": files, "total": check.totals(images)}
+    return json.dumps(report, indent=1)
 
 
 def as_table(images: list[Image]) -> str:
@@ -59,7 +64,7 @@ def as_table(images: list[Image]) -> str:
         [
             aligned(lines, left=2),
             "",
-            "shared: static, in bytes; dynamic shared memory is known at launch and lowers blocks/SM and occupancy further.",
+            f"shared: static, in bytes. blocks/SM and occupancy are upper bounds: they ignore {OCCUPANCY_IGNORES}, known at launch.",
             f"Instructions as they stand in the code, not as often as they run: {legend}.",
             "",
             aligned(files, left=1),

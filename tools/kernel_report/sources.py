@@ -5,7 +5,7 @@ import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
-# As build/nvcc.rs has them; code for the first without a letter is kept as PTX too.
+# As build/nvcc.rs has them; code for the oldest without a letter is kept as PTX too, unless LOWKEY_CUDA_PTX is off.
 ARCHITECTURES = "80,90,100,120"
 
 
@@ -39,7 +39,9 @@ class Source:
         if self.path.stem.endswith("_sm90"):
             return ["arch=compute_90a,code=sm_90a"]
         listed = [arch.strip() for arch in (os.environ.get("LOWKEY_CUDA_ARCHS") or ARCHITECTURES).split(",")]
-        portable = [arch for arch in listed if arch.isdigit()][:1]
+        portable = sorted((arch for arch in listed if arch.isdigit()), key=int)[:1]
+        if os.environ.get("LOWKEY_CUDA_PTX") == "off":
+            portable = []
         return [f"arch=compute_{arch},code=sm_{arch}" for arch in listed] + [
             f"arch=compute_{arch},code=compute_{arch}" for arch in portable
         ]

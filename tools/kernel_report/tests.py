@@ -1,9 +1,11 @@
 """What compilers print is read as it was meant. `python3 -m unittest tests` in this folder."""
 
+import os
 import struct
 import tempfile
 import unittest
 from pathlib import Path
+from unittest import mock
 
 import check
 import measure
@@ -87,6 +89,14 @@ class Declarations(unittest.TestCase):
             find_sources(folder, "solve")
         with self.assertRaisesRegex(Refusal, r"gram.cu:1: expected KERNEL"):
             find_sources(self.folder("KERNEL(svd_gram_f32, GramParams, kThreads) {}"), "")
+
+    def test_ptx_is_of_the_oldest_architecture_or_of_none(self):
+        source = Source(Path("gram.cu"), "svd/gram.cu")
+        with mock.patch.dict(os.environ, {"LOWKEY_CUDA_ARCHS": "120,90a,100", "LOWKEY_CUDA_PTX": "on"}):
+            self.assertEqual(source.targets()[3:], ["arch=compute_100,code=compute_100"])
+            self.assertEqual(source.architectures(), ["sm_120", "sm_90a", "sm_100"])
+        with mock.patch.dict(os.environ, {"LOWKEY_CUDA_ARCHS": "90", "LOWKEY_CUDA_PTX": "off"}):
+            self.assertEqual(source.targets(), ["arch=compute_90,code=sm_90"])
 
     def test_code_and_declarations_must_agree(self):
         source = Source(Path("gram_sm90.cu"), "svd/gram_sm90.cu", {"svd_gram_f32": 256, "svd_gram_f16": 256})

@@ -11,7 +11,7 @@ use std::{
     collections::VecDeque,
     ffi::c_void,
     ptr,
-    sync::{Mutex, OnceLock, PoisonError, Weak},
+    sync::{Mutex, MutexGuard, OnceLock, PoisonError, Weak},
     time::Duration,
 };
 
@@ -38,7 +38,7 @@ impl Device {
     /// [`Error::Device`] when there is no driver, it is too old, there is no such GPU, it is older than compute capability
     /// 8.0, or this build has no kernels; the message names what was found and what is needed.
     pub fn cuda(ordinal: u32) -> Result<Self> {
-        let mut open = OPEN.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut open = lock(&OPEN);
         open.retain(|(_, inner, _)| inner.strong_count() > 0);
         let known = open.iter().find(|(number, ..)| *number == ordinal);
         if let Some((inner, stream)) = known.and_then(|(_, inner, stream)| Some((inner.upgrade()?, *stream))) {
@@ -59,8 +59,10 @@ struct Context {
     gpu: sys::CUdevice,
     context: sys::CUcontext,
     modules: Modules,
-    /// Kernels launched since the last successful wait: a fault is of one of them.
-    recent: Mutex<VecDeque<usize>>,
+    /// Kernels launched on each stream since it was last waited for: a fault is of one of them.
+    recent: Mutex<Recent>,
+    /// The stream being captured and the kernels it was given.
+    captured: Mutex<Option<(RawStream, Vec<usize>)>>,
     /// What made the context useless, once something has.
     fault: OnceLock<String>,
     /// Whether every launch waits for its kernel, so that a fault names it.
@@ -73,8 +75,20 @@ unsafe impl Send for Context {}
 // SAFETY: as above; the driver serialises its own state.
 unsafe impl Sync for Context {}
 
+/// Kernels that may not be done yet, oldest first.
+#[derive(Default)]
+struct Recent {
+    kernels: VecDeque<(RawStream, usize)>,
+    /// Whether older ones were forgotten.
+    overflowed: bool,
+}
+
 /// How many kernels a fault may name.
-const RECENT: usize = 8;
+const RECENT: usize = 16;
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 impl Context {
     fn open(ordinal: u32, name: &str) -> Result<Self> {
@@ -118,6 +132,7 @@ impl Context {
             context,
             modules: Modules::new(format!("{} ({capability})", gpu_name(gpu)), shared),
             recent: Mutex::default(),
+            captured: Mutex::new(None),
             fault: OnceLock::new(),
             waits: std::env::var_os("LOWKEY_SYNC").is_some_and(|value| value != "0"),
             streams: Mutex::default(),
@@ -164,12 +179,14 @@ impl Context {
     }
 
     fn suspects(&self) -> String {
-        let recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
-        let names: Vec<&str> = recent.iter().map(|kernel| kernels()[*kernel].name).collect();
+        let recent = lock(&self.recent);
+        let mut names: Vec<&str> = recent.kernels.iter().map(|(_, kernel)| kernels()[*kernel].name).collect();
+        names.dedup();
+        let earlier = if recent.overflowed { " or an earlier one" } else { "" };
         match names[..] {
             [] => String::new(),
-            [name] => format!(" in kernel {name}"),
-            _ => format!(" in one of the kernels {} (LOWKEY_SYNC=1 tells which)", names.join(", ")),
+            [name] if !recent.overflowed => format!(" in kernel {name}"),
+            _ => format!(" in one of the kernels {}{earlier} (LOWKEY_SYNC=1 tells which)", names.join(", ")),
         }
     }
 
@@ -178,14 +195,35 @@ impl Context {
         Error::device(format!("{} failed and cannot be used any more: {fault}", self.name), "start a new process")
     }
 
-    fn launched(&self, kernel: usize) {
-        let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
-        if recent.back() != Some(&kernel) {
-            recent.push_back(kernel);
+    /// Remembers a kernel that was given to a stream, or to the graph being captured from it.
+    fn launched(&self, stream: RawStream, kernel: usize) {
+        if let Some((captured, list)) = &mut *lock(&self.captured)
+            && *captured == stream
+        {
+            return list.push(kernel);
         }
-        if recent.len() > RECENT {
-            recent.pop_front();
+        let mut recent = lock(&self.recent);
+        recent.kernels.push_back((stream, kernel));
+        if recent.kernels.len() > RECENT {
+            recent.kernels.pop_front();
+            recent.overflowed = true;
         }
+    }
+
+    /// Forgets the kernels of a stream whose work is done.
+    fn done(&self, stream: RawStream) {
+        let mut recent = lock(&self.recent);
+        recent.kernels.retain(|(other, _)| *other != stream);
+        recent.overflowed &= !recent.kernels.is_empty();
+    }
+
+    /// Waits for a stream, unless it is being captured.
+    fn settle(&self, stream: RawStream) -> Result<(), Failure> {
+        if lock(&self.captured).as_ref().is_some_and(|(captured, _)| *captured == stream) {
+            return Ok(());
+        }
+        // SAFETY: the stream is of this context.
+        unsafe { call!(cuStreamSynchronize(handle(stream))) }
     }
 
     /// Whether the driver page-locked this host memory, so that copies from it are truly asynchronous.
@@ -198,9 +236,10 @@ impl Context {
 
     /// Makes `stream` wait for what every other stream was given so far.
     fn join_streams(&self, stream: RawStream) -> Result<(), Failure> {
-        let others = self.streams.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        for other in others.into_iter().filter(|other| *other != stream) {
-            let event = RawEvent::record(self.context, other)?;
+        // Held throughout, so that no stream ends meanwhile.
+        let streams = lock(&self.streams);
+        for other in streams.iter().filter(|other| **other != stream) {
+            let event = RawEvent::record(self.context, *other)?;
             // SAFETY: both are alive; an event may be destroyed once the wait is queued.
             unsafe { call!(cuStreamWaitEvent(handle(stream), event.event, 0)) }?;
         }
@@ -223,8 +262,13 @@ impl Backend for Context {
             // SAFETY: two sizes are written.
             unsafe { call!(cuMemGetInfo_v2(&mut free, &mut total)) }
         });
-        let reason = failure.map_or_else(|| self.dead().to_string(), |failure| failure.to_string());
-        Err(Refusal { reason, room: asked.is_ok().then_some((free, total)) })
+        match failure {
+            Some(failure) if failure.status == sys::CUresult::CUDA_ERROR_OUT_OF_MEMORY => {
+                Err(Refusal::Full { reason: failure.to_string(), room: asked.is_ok().then_some((free, total)) })
+            }
+            Some(failure) => Err(Refusal::Failed(Error::device(format!("{}: {failure}", self.name), "check nvidia-smi"))),
+            None => Err(Refusal::Failed(self.dead())),
+        }
     }
 
     fn free(&self, stream: RawStream, address: u64, _: usize) {
@@ -272,24 +316,23 @@ impl Backend for Context {
     }
 
     fn launch(&self, stream: RawStream, kernel: usize, grid: Grid, params: &[u8]) -> Result<()> {
-        // A context that is lost says so, and one that is not becomes current for loading.
-        self.checked(|| Ok(()))?;
-        let function = self.modules.function(kernel)?;
+        self.modules.check_built(kernel)?;
+        let function = match self.attempt(|| self.modules.function(kernel)) {
+            Ok(function) => function,
+            Err(Some(failure)) => return Err(self.modules.refused(kernel, &failure)),
+            Err(None) => return Err(self.dead()),
+        };
         let [x, y, z] = grid.blocks;
         let mut argument = params.as_ptr().cast_mut().cast::<c_void>();
-        self.launched(kernel);
+        self.launched(stream, kernel);
         self.checked(|| {
-            let (shared, stream) = (grid.shared as u32, handle(stream));
+            let (shared, raw) = (grid.shared as u32, handle(stream));
             // SAFETY: the function takes one struct by value, whose bytes `argument` points to (the driver copies it);
             // `Device::launch` answers for its addresses.
             unsafe {
-                call!(cuLaunchKernel(function, x, y, z, grid.threads, 1, 1, shared, stream, &mut argument, ptr::null_mut()))
+                call!(cuLaunchKernel(function, x, y, z, grid.threads, 1, 1, shared, raw, &mut argument, ptr::null_mut()))
             }?;
-            if self.waits {
-                // SAFETY: the stream is of this context.
-                unsafe { call!(cuStreamSynchronize(stream)) }?;
-            }
-            Ok(())
+            if self.waits { self.settle(stream) } else { Ok(()) }
         })
         .map_err(|error| match error {
             Error::Device { found, hint } => {
@@ -304,8 +347,14 @@ impl Backend for Context {
             // SAFETY: the stream is of this context.
             unsafe { call!(cuStreamSynchronize(handle(stream))) }
         })?;
-        self.recent.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        self.done(stream);
         Ok(())
+    }
+
+    fn synchronize_all(&self) {
+        // What fails here fails at the next call as well, which can say so.
+        let streams = lock(&self.streams);
+        let _ = self.attempt(|| streams.iter().try_for_each(|stream| self.settle(*stream)));
     }
 
     fn tile_map(&self, tiles: &Tiles) -> Result<TileMap> {
@@ -345,17 +394,26 @@ impl Backend for Context {
             // SAFETY: one handle is written.
             unsafe { call!(cuStreamCreate(&mut stream, flags)) }?;
             let raw = RawStream(stream as usize);
-            self.streams.lock().unwrap_or_else(PoisonError::into_inner).push(raw);
+            lock(&self.streams).push(raw);
             Ok(raw)
         })
     }
 
-    fn drop_stream(&self, stream: RawStream) {
-        self.streams.lock().unwrap_or_else(PoisonError::into_inner).retain(|other| *other != stream);
+    fn adopt_stream(&self, stream: RawStream) {
+        lock(&self.streams).push(stream);
+    }
+
+    fn drop_stream(&self, stream: RawStream, made: bool) {
+        let mut streams = lock(&self.streams);
         let _ = self.attempt(|| {
-            // SAFETY: made by `new_stream`, used by no handle any more; its work is finished first by the driver.
-            unsafe { call!(cuStreamDestroy_v2(handle(stream))) }
+            // Frees that follow do not know of its work any more.
+            self.settle(stream)?;
+            // SAFETY: made by `new_stream`, and used by no handle any more.
+            if made { unsafe { call!(cuStreamDestroy_v2(handle(stream))) } } else { Ok(()) }
         });
+        if let Some(at) = streams.iter().position(|other| *other == stream) {
+            streams.remove(at);
+        }
     }
 
     fn mark(&self, stream: RawStream) -> Result<Box<dyn Mark>> {
@@ -378,10 +436,13 @@ impl Backend for Context {
             let mode = sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_RELAXED;
             // SAFETY: the stream is of this context.
             unsafe { call!(cuStreamBeginCapture_v2(handle(stream), mode)) }
-        })
+        })?;
+        *lock(&self.captured) = Some((stream, Vec::new()));
+        Ok(())
     }
 
     fn end_capture(&self, stream: RawStream) -> Result<Box<dyn Replay>> {
+        let kernels = lock(&self.captured).take().map_or_else(Vec::new, |(_, kernels)| kernels);
         self.checked(|| {
             let (mut graph, mut executable) = (ptr::null_mut(), ptr::null_mut());
             // SAFETY: the stream is being captured; one handle is written.
@@ -390,7 +451,7 @@ impl Backend for Context {
             let done = unsafe { call!(cuGraphInstantiateWithFlags(&mut executable, graph, 0)) };
             // SAFETY: as above.
             let _ = unsafe { call!(cuGraphDestroy(graph)) };
-            done.map(|()| Box::new(Executable { graph: executable, context: self.context }) as Box<dyn Replay>)
+            done.map(|()| Box::new(Executable { graph: executable, context: self.context, kernels }) as Box<dyn Replay>)
         })
     }
 
@@ -401,7 +462,7 @@ impl Backend for Context {
 
 impl Drop for Context {
     fn drop(&mut self) {
-        for stream in std::mem::take(&mut *self.streams.lock().unwrap_or_else(PoisonError::into_inner)) {
+        for stream in std::mem::take(&mut *lock(&self.streams)) {
             let _ = self.attempt(|| {
                 // SAFETY: the device's own first stream, or one whose handles are gone.
                 unsafe { call!(cuStreamDestroy_v2(handle(stream))) }
@@ -497,6 +558,8 @@ impl Drop for RawEvent {
 struct Executable {
     graph: sys::CUgraphExec,
     context: sys::CUcontext,
+    /// What it launches.
+    kernels: Vec<usize>,
 }
 
 // SAFETY: a graph may be launched from any thread, one at a time; the stream it runs on orders its launches.
@@ -509,9 +572,11 @@ impl Replay for Executable {
         let Some(context) = backend.as_any().downcast_ref::<Context>() else {
             return Err(Error::device("a graph of another kind of device", "launch it where it was captured"));
         };
+        self.kernels.iter().for_each(|kernel| context.launched(stream, *kernel));
         context.checked(|| {
             // SAFETY: graph and stream are of this context.
-            unsafe { call!(cuGraphLaunch(self.graph, handle(stream))) }
+            unsafe { call!(cuGraphLaunch(self.graph, handle(stream))) }?;
+            if context.waits { context.settle(stream) } else { Ok(()) }
         })
     }
 }

@@ -34,8 +34,18 @@ impl Modules {
         Self { gpu, shared, loaded: Mutex::new(loaded) }
     }
 
-    /// The function of a kernel. The context must be current.
-    pub(super) fn function(&self, kernel: usize) -> Result<sys::CUfunction> {
+    /// Whether a kernel has an image at all.
+    pub(super) fn check_built(&self, kernel: usize) -> Result<()> {
+        let image = &IMAGES[KERNELS[kernel].image];
+        if !image.fatbin.is_empty() {
+            return Ok(());
+        }
+        let found = format!("{} was not compiled for GPUs", image.source);
+        Err(Error::device(found, "run tools/setup or set NVCC, and build again"))
+    }
+
+    /// The function of a kernel that has an image. The context must be current.
+    pub(super) fn function(&self, kernel: usize) -> Result<sys::CUfunction, Failure> {
         let mut loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(function) = loaded.functions[kernel] {
             return Ok(function);
@@ -43,23 +53,15 @@ impl Modules {
         let image = KERNELS[kernel].image;
         let module = match loaded.modules[image] {
             Some(module) => module,
-            None => *loaded.modules[image].insert(self.load(kernel)?),
+            None => {
+                let mut module = ptr::null_mut();
+                // SAFETY: the context is current, and the image is a whole fatbin, whose length is in its header.
+                unsafe { call!(cuModuleLoadData(&mut module, IMAGES[image].fatbin.as_ptr().cast())) }?;
+                *loaded.modules[image].insert(module)
+            }
         };
-        let function = self.find(module, kernel).map_err(|failure| self.refused(kernel, &failure))?;
+        let function = self.find(module, kernel)?;
         Ok(*loaded.functions[kernel].insert(function))
-    }
-
-    fn load(&self, kernel: usize) -> Result<sys::CUmodule> {
-        let image = &IMAGES[KERNELS[kernel].image];
-        if image.fatbin.is_empty() {
-            let found = format!("{} was not compiled for GPUs", image.source);
-            return Err(Error::device(found, "run tools/setup or set NVCC, and build again"));
-        }
-        let mut module = ptr::null_mut();
-        // SAFETY: the context is current, and the image is a whole fatbin, whose length is in its header.
-        unsafe { call!(cuModuleLoadData(&mut module, image.fatbin.as_ptr().cast())) }
-            .map_err(|failure| self.refused(kernel, &failure))?;
-        Ok(module)
     }
 
     fn find(&self, module: sys::CUmodule, kernel: usize) -> Result<sys::CUfunction, Failure> {
@@ -73,7 +75,8 @@ impl Modules {
         Ok(function)
     }
 
-    fn refused(&self, kernel: usize, failure: &Failure) -> Error {
+    /// Why a kernel could not be loaded.
+    pub(super) fn refused(&self, kernel: usize, failure: &Failure) -> Error {
         let (name, source) = (KERNELS[kernel].name, KERNELS[kernel].source);
         let built = ARCHITECTURES.join(", ");
         match failure.status {

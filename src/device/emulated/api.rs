@@ -3,7 +3,7 @@
 use std::ffi::{c_char, c_void};
 
 /// The version of this layout.
-pub(super) const ABI: u32 = 2;
+pub(super) const ABI: u32 = 3;
 
 #[repr(C)]
 #[derive(Clone, Copy)]

@@ -11,6 +11,9 @@ use crate::{
     device::{TileMap, tile_map::Tiles},
 };
 
+/// What a launch returns when the kernel broke a rule; 2 says that it was refused.
+const FAULT: i32 = 1;
+
 /// An emulator and the kernels compiled into it.
 pub(super) struct Library {
     api: &'static Api,
@@ -85,19 +88,21 @@ impl Library {
         unsafe { (self.api.free)(address as *mut _) == 0 }
     }
 
-    /// Runs a kernel; the error is the emulator's text.
+    /// Runs a kernel; the error is the emulator's text, and whether anything was run.
     ///
     /// # Safety
     /// The parameters' addresses must be memory of this process that the kernel may use as it does.
-    pub(super) unsafe fn launch(&self, launch: &mut api::Launch) -> Result<(), String> {
+    pub(super) unsafe fn launch(&self, launch: &mut api::Launch) -> Result<(), (String, bool)> {
         let mut text = vec![0u8; 4096];
         launch.error = text.as_mut_ptr().cast();
         launch.error_bytes = text.len() as u64;
         // SAFETY: the caller answers for the parameters; text outlives the call.
-        if unsafe { (self.api.launch)(launch) } == 0 {
+        let status = unsafe { (self.api.launch)(launch) };
+        if status == 0 {
             return Ok(());
         }
-        Err(CStr::from_bytes_until_nul(&text).map_or_else(|_| String::new(), |text| text.to_string_lossy().into_owned()))
+        let text = CStr::from_bytes_until_nul(&text).map_or_else(|_| String::new(), |text| text.to_string_lossy().into_owned());
+        Err((text, status == FAULT))
     }
 
     /// A map with tiles swizzled by 128 bytes, or `None` where a GPU would refuse it.

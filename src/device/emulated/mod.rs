@@ -45,7 +45,8 @@ pub struct Emulation {
     pub skip: Option<Site>,
     /// Whether to remember the places that order threads or memory, for [`Device::sites`]. One traced launch runs at a time.
     pub trace: bool,
-    /// A shared library with another emulator and its kernels, instead of the one linked into the crate.
+    /// A shared library with another emulator and its kernels, instead of the one linked into the crate. Its code is run, so it
+    /// must be as trusted as what is linked.
     pub library: Option<PathBuf>,
 }
 
@@ -193,9 +194,13 @@ impl Emulator {
         if turn.is_some() {
             lock(&self.traced).extend(self.library.sites());
         }
-        done.map_err(|text| {
-            let _ = self.fault.set(text.clone());
-            Error::device(format!("emulated: {text}"), "this is a fault of the kernel: please report it")
+        done.map_err(|(text, ran)| {
+            let found = format!("emulated: {text}");
+            if !ran {
+                return Error::device(found, "no such launch is possible on the architecture that is emulated");
+            }
+            let _ = self.fault.set(text);
+            Error::device(found, "this is a fault of the kernel: please report it")
         })
     }
 
@@ -223,10 +228,8 @@ impl Backend for Emulator {
     fn allocate(&self, _: RawStream, bytes: usize) -> Result<u64, Refusal> {
         let (held, total) = (self.held.load(Ordering::Relaxed), self.emulation.memory);
         let room = (total != usize::MAX).then(|| (total.saturating_sub(held), total));
-        let refused = |reason: String| Refusal { reason, room };
-        if let Err(error) = self.alive() {
-            return Err(refused(error.to_string()));
-        }
+        let refused = |reason: String| Refusal::Full { reason, room };
+        self.alive().map_err(Refusal::Failed)?;
         if held.checked_add(bytes).is_none_or(|sum| sum > total) {
             return Err(refused("the emulated memory is full".to_owned()));
         }
@@ -285,7 +288,11 @@ impl Backend for Emulator {
         Ok(RawStream(self.streams.fetch_add(1, Ordering::Relaxed) + 1))
     }
 
-    fn drop_stream(&self, _: RawStream) {}
+    fn synchronize_all(&self) {}
+
+    fn adopt_stream(&self, _: RawStream) {}
+
+    fn drop_stream(&self, _: RawStream, _: bool) {}
 
     fn mark(&self, _: RawStream) -> Result<Box<dyn Mark>> {
         self.alive()?;
