@@ -120,7 +120,7 @@ fn every_spectrum_and_odd_shape_comes_within_a_thousandth_of_the_least_error() {
     let device = support::device();
     let shapes: [[usize; 2]; 8] = [[1, 1], [1, 59], [59, 1], [2, 3], [59, 59], [97, 111], [111, 97], [300, 64]];
     for (seed, shape) in (0..).zip(shapes) {
-        let width: usize = shape[0].min(shape[1]);
+        let width = shape[0].min(shape[1]);
         let ranks = [1, width.div_ceil(4), width.saturating_sub(1).max(1), width];
         for ((dtype, names), rank) in DTYPES.into_iter().cycle().skip(seed).zip(SPECTRA.chunks(3)).zip(ranks) {
             let batch = Batch::of_spectra(seed as u64, shape, names, dtype);
