@@ -15,6 +15,8 @@
 #define SVD_ZERO 5       /* holds nothing but zeros */
 #define SVD_NON_FINITE 6 /* holds a NaN or an infinity */
 #define SVD_STUCK 7      /* the eigenvalue iteration did not converge */
+#define SVD_JACOBI 8     /* solved by rotations in f64 */
+#define SVD_SKETCHED 16  /* beside one of the above: what was solved is a sketch of the matrix */
 
 /* A'A of every matrix whose state is `wanted`. */
 struct GramParams {

@@ -2,11 +2,9 @@
 //! the ladder is climbed there, and the host waits once, for the verdicts.
 
 use super::{
-    Info, OP, Options, Rank, Rung, Sizes, Svd,
-    params::{
-        GramParams, SVD_CHOSEN, SVD_CHUNK_ROWS, SVD_DOUBLE, SVD_NON_FINITE, SVD_OPEN, SVD_SINGLE, SVD_SKEWED, SVD_STUCK,
-        SVD_ZERO, SvdParams,
-    },
+    OP, Options, Output, Rank, Rung, Sizes, Svd,
+    params::{GramParams, SVD_CHOSEN, SVD_CHUNK_ROWS, SVD_DOUBLE, SVD_JACOBI, SVD_OPEN, SVD_SINGLE, SvdParams},
+    verdict::Row,
 };
 use crate::{
     Dtype, Error, Result, Scratch, Tensor,
@@ -191,6 +189,9 @@ pub(super) fn truncated(
     out: &mut Svd,
     scratch: &mut Scratch,
 ) -> Result<()> {
+    if options.output != Output::Usv || options.factors != Dtype::F32 {
+        return Err(a.device().unsupported("svd::truncated with an output other than U, s and V in f32"));
+    }
     let extents = Extents::new(sizes);
     let most = MAX_CHUNKS * SVD_CHUNK_ROWS as usize;
     if extents.rows > most || extents.batch > i32::MAX as usize {
@@ -301,25 +302,18 @@ impl Call<'_> {
     /// Waits for the device, and says what became of each matrix.
     fn verdicts(&self, options: &Options, out: &mut Svd, scratch: &mut Scratch) -> Result<()> {
         let batch = self.extents.batch;
-        let (mut states, mut ranks) = (vec![0u32; batch], vec![0u32; batch]);
-        out.tail.resize(batch, f32::NAN);
+        let (mut states, mut ranks, mut tails) = (vec![0u32; batch], vec![0i32; batch], vec![0f32; batch]);
         let device = &self.a.device();
         let memory = scratch.buffer(device, self.workspace.bytes)?;
         memory.read_on(device, self.workspace.state, bytemuck::cast_slice_mut(&mut states))?;
         memory.read_on(device, self.workspace.rank, bytemuck::cast_slice_mut(&mut ranks))?;
-        memory.read_on(device, self.workspace.tail, bytemuck::cast_slice_mut(&mut out.tail))?;
-        out.rank = ranks.into_iter().map(|rank| rank as usize).collect();
-        let info = states.into_iter().enumerate().map(|(index, state)| match state {
-            SVD_SINGLE | SVD_ZERO => Ok(Info::Solved(Rung::Single)),
-            SVD_DOUBLE => Ok(Info::Solved(options.start.max(Rung::Double))),
-            SVD_NON_FINITE => Ok(Info::NonFinite),
-            SVD_OPEN..=SVD_SKEWED | SVD_STUCK.. => {
-                let what = format!("the eigenvalue iteration did not converge for matrix {index}");
-                Err(Error::Numeric { op: OP, what })
-            }
+        memory.read_on(device, self.workspace.tail, bytemuck::cast_slice_mut(&mut tails))?;
+        let jacobi = options.start == Rung::Jacobi;
+        let rows = states.into_iter().zip(ranks).zip(tails).map(|((state, rank), tail)| {
+            let state = if jacobi && state == SVD_DOUBLE { SVD_JACOBI } else { state };
+            Row { state, rank, tail, pad: 0 }
         });
-        out.info = info.collect::<Result<_>>()?;
-        Ok(())
+        out.table.write::<i8>(bytemuck::cast_slice(&rows.collect::<Vec<_>>()))
     }
 }
 

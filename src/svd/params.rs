@@ -11,6 +11,8 @@ pub(crate) const SVD_DOUBLE: u32 = 4;
 pub(crate) const SVD_ZERO: u32 = 5;
 pub(crate) const SVD_NON_FINITE: u32 = 6;
 pub(crate) const SVD_STUCK: u32 = 7;
+pub(crate) const SVD_JACOBI: u32 = 8;
+pub(crate) const SVD_SKETCHED: u32 = 16;
 /// A'A of every matrix whose state is `wanted`.
 #[repr(C)]
 #[derive(Debug, Copy, Clone, bytemuck::Pod, bytemuck::Zeroable)]
