@@ -41,7 +41,7 @@ struct Extents {
 
 impl Extents {
     fn new(sizes: Sizes) -> Self {
-        let Sizes { batch, m, n, columns } = sizes;
+        let Sizes { batch, m, n, columns, .. } = sizes;
         let rows = m.max(n);
         Self { batch, rows, width: m.min(n), columns, chunks: rows.div_ceil(SVD_CHUNK_ROWS as usize), wide: m < n }
     }
@@ -192,7 +192,10 @@ pub(super) fn truncated(
     if options.output != Output::Usv || options.factors != Dtype::F32 {
         return Err(a.device().unsupported("svd::truncated with an output other than U, s and V in f32"));
     }
-    let extents = Extents::new(sizes);
+    if sizes.segments() > 1 {
+        return Err(a.device().unsupported("svd::truncated_ragged"));
+    }
+    let extents = Extents::new(sizes.clone());
     let most = MAX_CHUNKS * SVD_CHUNK_ROWS as usize;
     if extents.rows > most || extents.batch > i32::MAX as usize {
         let found = format!("{} matrices of {} x {}", sizes.batch, sizes.m, sizes.n);
