@@ -18,11 +18,7 @@ use crate::{
 pub(crate) const FAMILY: Family = Family {
     folder: "svd",
     compare,
-    mutation: Mutation {
-        file: "svd/gram.cu",
-        from: "split_tf32(from[i * 4 * STRIDE + at.column + half * 8], b[i], b_low[i])",
-        to: "split_tf32(from[i * 4 * STRIDE + at.column], b[i], b_low[i])",
-    },
+    mutation: Mutation { file: "svd/gram_wide.cu", from: "x[i] = at[j0 + i * SIDE];", to: "x[i] = at[i0 + i * SIDE];" },
 };
 
 const DTYPES: [Dtype; 3] = [Dtype::F32, Dtype::F16, Dtype::BF16];
@@ -238,6 +234,22 @@ fn more_matrices_than_are_worked_on_at_once_are_no_different() {
     for i in [0, 511, 512, 777, 1023, 1024, 1029] {
         let alone = fixed(&tensor.reshape(&[count, 3, 2]).unwrap().select(0, i).unwrap(), 2);
         assert_eq!(bits_of(&alone, 0), bits_of(&together, i), "matrix {i}");
+    }
+}
+
+#[test]
+fn a_long_matrix_among_many_gives_the_same_bits_as_alone() {
+    let device = support::device();
+    let (count, m, n) = (130, 2100, 4);
+    let stream = Stream::new(14, 0);
+    let data: Vec<f32> = (0..count * m * n).map(|i| stream.normal(i as u64)).collect();
+    for dtype in DTYPES {
+        let tensor = Tensor::from_slice(&data, &[count, m, n], &Device::cpu()).unwrap().to_dtype(dtype).unwrap();
+        let together = fixed_on(&device, &tensor, 2);
+        for i in [0, 129] {
+            let alone = fixed_on(&device, &tensor.select(0, i).unwrap(), 2);
+            assert_eq!(bits_of(&alone, 0), bits_of(&together, i), "matrix {i} in {dtype}");
+        }
     }
 }
 

@@ -34,7 +34,7 @@ __device__ __forceinline__ Factor load(const SvdParams& p, unsigned char* smem) 
     Shared& shared = *reinterpret_cast<Shared*>(smem);
     double* moments = reinterpret_cast<double*>(smem + sizeof(Shared));
     const int i = threadIdx.x, rank = p.verdicts[index].rank, stride = packed(p.columns, 0);
-    sum_chunks(moments, p.partials + index * p.chunks * stride, p.chunks, stride, packed(rank, 0));
+    sum_chunks(moments, p.partials + index * p.partial_sums * stride, p.partial_sums, stride, packed(rank, 0));
     if (i < rank) shared.s[i] = sqrt(p.values[index * p.columns + i]);
     __syncthreads();
     if (i < rank) shared.diagonal[i] = moments[packed(i, i)];

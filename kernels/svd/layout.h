@@ -24,7 +24,7 @@ static_assert(offsetof(GramParams, columns) == 68, "Offset of field: GramParams:
 static_assert(offsetof(GramParams, wanted) == 72, "Offset of field: GramParams::wanted");
 static_assert(offsetof(GramParams, all) == 76, "Offset of field: GramParams::all");
 static_assert(offsetof(GramParams, by_rank) == 80, "Offset of field: GramParams::by_rank");
-static_assert(offsetof(GramParams, pad) == 84, "Offset of field: GramParams::pad");
+static_assert(offsetof(GramParams, dense) == 84, "Offset of field: GramParams::dense");
 static_assert(sizeof(SvdParams) == 192, "Size of SvdParams");
 static_assert(alignof(SvdParams) == 8, "Alignment of SvdParams");
 static_assert(offsetof(SvdParams, a) == 0, "Offset of field: SvdParams::a");
@@ -50,7 +50,7 @@ static_assert(offsetof(SvdParams, first) == 148, "Offset of field: SvdParams::fi
 static_assert(offsetof(SvdParams, rows) == 152, "Offset of field: SvdParams::rows");
 static_assert(offsetof(SvdParams, width) == 156, "Offset of field: SvdParams::width");
 static_assert(offsetof(SvdParams, columns) == 160, "Offset of field: SvdParams::columns");
-static_assert(offsetof(SvdParams, chunks) == 164, "Offset of field: SvdParams::chunks");
+static_assert(offsetof(SvdParams, partial_sums) == 164, "Offset of field: SvdParams::partial_sums");
 static_assert(offsetof(SvdParams, rung) == 168, "Offset of field: SvdParams::rung");
 static_assert(offsetof(SvdParams, solve_shared) == 172, "Offset of field: SvdParams::solve_shared");
 static_assert(offsetof(SvdParams, count) == 176, "Offset of field: SvdParams::count");

@@ -34,7 +34,7 @@ struct SvdVerdict {
 struct GramParams {
     const void* a;         /* [batch, rows, columns] f32|bf16|f16 */
     const struct SvdVerdict* verdicts; /* [batch] */
-    double* partials; /* [batch, chunks, columns (columns + 1) / 2] lower triangles */
+    double* partials; /* [batch, gridDim.y, columns (columns + 1) / 2] lower triangles */
     int64_t row_stride;
     int64_t column_stride;
     int64_t inner_stride; /* from a matrix to the next one, */
@@ -46,7 +46,7 @@ struct GramParams {
     uint32_t wanted;
     int32_t all;     /* every matrix is wanted, whatever its state */
     int32_t by_rank; /* matrices have the columns of their rank */
-    int32_t pad;
+    int32_t dense;   /* rows are whole aligned segments of 16 bytes */
 };
 
 /* Everything after A'A, for one rung of the ladder. */
@@ -74,7 +74,7 @@ struct SvdParams {
     int32_t rows;
     int32_t width;
     int32_t columns;
-    int32_t chunks;
+    int32_t partial_sums; /* of each matrix */
     uint32_t rung; /* SVD_SINGLE, SVD_DOUBLE or SVD_JACOBI */
     uint32_t solve_shared; /* SVD_SHARED_.. */
     int32_t count; /* matrices */

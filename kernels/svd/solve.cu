@@ -60,11 +60,11 @@ template <class Stored, class Real> __device__ __forceinline__ void solve(const 
     for (int i = threadIdx.x; i < n; i += THREADS) trace += partials.entry(i, i);
     const double energy = block_sum(trace, reinterpret_cast<double*>(smem));
     if (threadIdx.x == 0) p.energy[index] = energy;
-    if (!(energy <= MOST_ENERGY)) return conclude(p, index, SVD_NON_FINITE, 0);
-    if (energy == 0) return conclude(p, index, SVD_ZERO, p.relative < 0 ? p.columns : 0);
     if (p.rung == SVD_SINGLE && !(energy >= LEAST_SINGLE_ENERGY && energy <= MOST_SINGLE_ENERGY)) {
         return conclude(p, index, SVD_OPEN, 0);
     }
+    if (!(energy <= MOST_ENERGY)) return conclude(p, index, SVD_NON_FINITE, 0);
+    if (energy == 0) return conclude(p, index, SVD_ZERO, p.relative < 0 ? p.columns : 0);
     if (p.rung == SVD_JACOBI) return conclude(p, index, SVD_STUCK, 0);
     const double share = 1 / energy;
     const Tridiagonal<Real> reduced(n, length, memory.tridiagonal, memory.reflections);

@@ -19,7 +19,7 @@ struct Partials {
     int chunks, size;
 
     __device__ __forceinline__ Partials(const SvdParams& p, int64_t index)
-        : at(p.partials + index * p.chunks * packed(p.width, 0)), chunks(p.chunks), size(packed(p.width, 0)) {}
+        : at(p.partials + index * p.partial_sums * packed(p.width, 0)), chunks(p.partial_sums), size(packed(p.width, 0)) {}
 
     // In the order of the chunks.
     __device__ __forceinline__ double entry(int i, int j) const {

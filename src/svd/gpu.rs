@@ -25,6 +25,8 @@ const THREADS: u32 = 256;
 const WAVE: usize = 512;
 /// Blocks that rotate, each of which takes one matrix after another.
 const ROTATING: usize = 8;
+/// Matrices at once from which on one block sums up a whole matrix, so that there is less to write and read.
+const ENOUGH: usize = 128;
 /// The most blocks along y.
 const MAX_CHUNKS: usize = 65_535;
 /// Shared memory that every architecture has for a block.
@@ -41,6 +43,8 @@ struct Extents {
     width: usize,
     columns: usize,
     chunks: usize,
+    /// Partial sums of moments.
+    sums: usize,
     wide: bool,
 }
 
@@ -48,7 +52,9 @@ impl Extents {
     fn new(sizes: Sizes) -> Self {
         let Sizes { batch, m, n, columns } = sizes;
         let rows = m.max(n);
-        Self { batch, rows, width: m.min(n), columns, chunks: rows.div_ceil(SVD_CHUNK_ROWS as usize), wide: m < n }
+        let chunks = rows.div_ceil(SVD_CHUNK_ROWS as usize);
+        let sums = if batch >= ENOUGH { 1 } else { chunks };
+        Self { batch, rows, width: m.min(n), columns, chunks, sums, wide: m < n }
     }
 }
 
@@ -67,7 +73,7 @@ struct Workspace {
 
 impl Workspace {
     fn new(extents: &Extents) -> Self {
-        let Extents { batch, width, columns, chunks, .. } = *extents;
+        let Extents { batch, width, columns, sums, .. } = *extents;
         let wave = batch.min(WAVE);
         let work_stride = ((triangle(width) + columns * (width | 1)) * size_of::<f64>()).next_multiple_of(16);
         let mut bytes = 0;
@@ -77,7 +83,7 @@ impl Workspace {
             start
         };
         Self {
-            partials: next(wave * chunks * triangle(width), size_of::<f64>()),
+            partials: next(wave * sums * triangle(width), size_of::<f64>()),
             work: next(wave, work_stride),
             work_stride,
             rotated: next(batch.min(ROTATING) * (width * width + triangle(width.next_multiple_of(2))), size_of::<f64>()),
@@ -101,7 +107,7 @@ fn triangle(rows: usize) -> usize {
 
 /// Shared memory of each kernel, as its source lays it out.
 fn gram_shared(columns: usize) -> usize {
-    triangle(columns).next_multiple_of(2) * 8 + WIDTH * 8 + WIDTH * (WIDTH + 8)
+    4 * WIDTH * 8 + 3 * 128 * (WIDTH + 8) + triangle(columns) * 4
 }
 
 const GRAM_WIDE_SHARED: usize = TILE * WIDTH * 4;
@@ -222,8 +228,9 @@ pub(super) fn truncated(
         Rung::Single if single => vec![SVD_SINGLE, SVD_DOUBLE],
         _ => vec![SVD_DOUBLE],
     };
+    let dense = !extents.wide && is_dense(a);
     let (readers, fast) = (Readers::new(a.dtype()), options.mode == Mode::Fast);
-    let call = Call { a, extents, rank, rungs, fast, readers, tall, s, small, verdicts, workspace, base };
+    let call = Call { a, extents, rank, rungs, fast, dense, readers, tall, s, small, verdicts, workspace, base };
     let walk = Walk::new(a);
     let each = walk.inner.0 * walk.outer.0;
     for (i, start) in walk.starts.iter().enumerate() {
@@ -240,6 +247,7 @@ struct Call<'a> {
     rank: Rank,
     rungs: Vec<u32>,
     fast: bool,
+    dense: bool,
     readers: Readers,
     tall: Address,
     s: Address,
@@ -252,7 +260,7 @@ struct Call<'a> {
 impl Call<'_> {
     /// Factorizes `count` matrices: from `first` on among those that `start` leads to, from `index` on in the output.
     fn wave(&self, walk: &Walk, start: usize, first: usize, index: usize, count: usize) -> Result<()> {
-        let Extents { width, columns, chunks, wide, .. } = self.extents;
+        let Extents { width, columns, chunks, sums, wide, .. } = self.extents;
         let device = &self.a.device();
         let mut params = self.params(walk, start, first, index, count);
         let blocks = |y: usize, z: usize, shared| Grid { blocks: [count as u32, y as u32, z as u32], threads: THREADS, shared };
@@ -265,8 +273,8 @@ impl Call<'_> {
                 .map(|(kernel, size)| (kernel, solve_shared(width, columns, size)))[thorough];
             params.rung = *rung;
             params.solve_shared = shared.1;
-            let of_a = gram_of(&params);
-            device.launch(&self.readers.gram[thorough], blocks(chunks, 1, grams[thorough]), &of_a)?;
+            let of_a = gram_of(&params, self.dense);
+            device.launch(&self.readers.gram[thorough], blocks(sums, 1, grams[thorough]), &of_a)?;
             device.launch(&solve, blocks(1, 1, shared.0), &params)?;
             if thorough == 1 {
                 let grid = Grid { blocks: [count.min(ROTATING) as u32, 1, 1], threads: THREADS, shared: ROTATE_SHARED };
@@ -275,7 +283,7 @@ impl Call<'_> {
             let project = blocks(chunks, columns.div_ceil(TILE), projections[thorough]);
             device.launch(&self.readers.project[thorough], project, &params)?;
             let gram = [kernels::SVD_GRAM_F32, kernels::SVD_GRAM_WIDE_F32][thorough];
-            device.launch(&gram, blocks(chunks, 1, moments[thorough]), &moments_of(&params))?;
+            device.launch(&gram, blocks(sums, 1, moments[thorough]), &moments_of(&params))?;
             device.launch(&kernels::SVD_FINISH, blocks(1, 1, finish_shared(columns)), &params)?;
             params.fresh = 0;
         }
@@ -288,7 +296,7 @@ impl Call<'_> {
     }
 
     fn params(&self, walk: &Walk, start: usize, first: usize, index: usize, count: usize) -> SvdParams {
-        let Extents { rows, width, columns, chunks, wide, .. } = self.extents;
+        let Extents { rows, width, columns, sums, wide, .. } = self.extents;
         let row_stride = self.a.strides()[self.a.shape().len() - 2] as i64;
         let at = |offset: usize| self.base.offset(offset);
         let of = |address: Address, elements: usize| address.offset(index * elements * size_of::<f32>());
@@ -319,7 +327,7 @@ impl Call<'_> {
             rows: rows as i32,
             width: width as i32,
             columns: columns as i32,
-            chunks: chunks as i32,
+            partial_sums: sums as i32,
             rung: SVD_SINGLE,
             solve_shared: 0,
             count: count as i32,
@@ -330,8 +338,16 @@ impl Call<'_> {
     }
 }
 
+/// Whether all rows are whole segments of 16 bytes, and aligned to that.
+fn is_dense(a: &Tensor) -> bool {
+    let segment = 16 / a.dtype().bytes_of(1);
+    let (columns, strides) = (a.shape().last().copied().unwrap_or(0), a.strides());
+    let strides = &strides[..strides.len() - 1];
+    a.address().get() % 16 == 0 && columns % segment == 0 && strides.iter().all(|stride| stride % segment == 0)
+}
+
 /// A'A of the matrices that are to be solved.
-fn gram_of(p: &SvdParams) -> GramParams {
+fn gram_of(p: &SvdParams, dense: bool) -> GramParams {
     GramParams {
         a: p.a,
         verdicts: p.verdicts,
@@ -347,7 +363,7 @@ fn gram_of(p: &SvdParams) -> GramParams {
         wanted: SVD_OPEN,
         all: p.fresh,
         by_rank: 0,
-        pad: 0,
+        dense: i32::from(dense),
     }
 }
 
@@ -365,6 +381,6 @@ fn moments_of(p: &SvdParams) -> GramParams {
         wanted: SVD_CHOSEN,
         all: 0,
         by_rank: 1,
-        ..gram_of(p)
+        ..gram_of(p, p.columns % 4 == 0)
     }
 }

@@ -44,7 +44,7 @@ pub(crate) struct GramParams {
     pub(crate) a: Address,
     /// [batch]
     pub(crate) verdicts: Address,
-    /// [batch, chunks, columns (columns + 1) / 2] lower triangles
+    /// [batch, gridDim.y, columns (columns + 1) / 2] lower triangles
     pub(crate) partials: Address,
     pub(crate) row_stride: i64,
     pub(crate) column_stride: i64,
@@ -62,7 +62,8 @@ pub(crate) struct GramParams {
     pub(crate) all: i32,
     /// matrices have the columns of their rank
     pub(crate) by_rank: i32,
-    pub(crate) pad: i32,
+    /// rows are whole aligned segments of 16 bytes
+    pub(crate) dense: i32,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
@@ -82,7 +83,7 @@ const _: () = {
     ["Offset of field: GramParams::wanted"][::core::mem::offset_of!(GramParams, wanted) - 72usize];
     ["Offset of field: GramParams::all"][::core::mem::offset_of!(GramParams, all) - 76usize];
     ["Offset of field: GramParams::by_rank"][::core::mem::offset_of!(GramParams, by_rank) - 80usize];
-    ["Offset of field: GramParams::pad"][::core::mem::offset_of!(GramParams, pad) - 84usize];
+    ["Offset of field: GramParams::dense"][::core::mem::offset_of!(GramParams, dense) - 84usize];
 };
 /// Everything after A'A, for one rung of the ladder.
 #[repr(C)]
@@ -125,7 +126,8 @@ pub(crate) struct SvdParams {
     pub(crate) rows: i32,
     pub(crate) width: i32,
     pub(crate) columns: i32,
-    pub(crate) chunks: i32,
+    /// of each matrix
+    pub(crate) partial_sums: i32,
     /// SVD_SINGLE, SVD_DOUBLE or SVD_JACOBI
     pub(crate) rung: u32,
     /// SVD_SHARED_..
@@ -166,7 +168,7 @@ const _: () = {
     ["Offset of field: SvdParams::rows"][::core::mem::offset_of!(SvdParams, rows) - 152usize];
     ["Offset of field: SvdParams::width"][::core::mem::offset_of!(SvdParams, width) - 156usize];
     ["Offset of field: SvdParams::columns"][::core::mem::offset_of!(SvdParams, columns) - 160usize];
-    ["Offset of field: SvdParams::chunks"][::core::mem::offset_of!(SvdParams, chunks) - 164usize];
+    ["Offset of field: SvdParams::partial_sums"][::core::mem::offset_of!(SvdParams, partial_sums) - 164usize];
     ["Offset of field: SvdParams::rung"][::core::mem::offset_of!(SvdParams, rung) - 168usize];
     ["Offset of field: SvdParams::solve_shared"][::core::mem::offset_of!(SvdParams, solve_shared) - 172usize];
     ["Offset of field: SvdParams::count"][::core::mem::offset_of!(SvdParams, count) - 176usize];
