@@ -10,6 +10,7 @@ mod package;
 mod philox;
 mod sparse;
 mod svd;
+mod svd_large;
 mod tensor;
 
 // What the build script compiles emulators with; tests compile others the same way.

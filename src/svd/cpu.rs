@@ -1,4 +1,5 @@
-//! The CPU path: matrices in parallel, each by one thread.
+//! The CPU path: matrices in parallel, each by one thread. Large ones go through a sketch, one after another, whose passes
+//! all threads share.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -6,6 +7,7 @@ use rayon::prelude::*;
 
 use super::{
     Options, Output, Rank, Sizes, Svd, Verdict,
+    sketch::Sketch,
     solver::{Outputs, Solver, Task, Workspace},
     source::Source,
     verdict::{ROW_BYTES, Row},
@@ -17,14 +19,19 @@ pub(super) fn scratch_bytes(sizes: Sizes, options: &Options) -> usize {
     share(&sizes, options) * workers(&sizes) * size_of::<f64>()
 }
 
-/// Matrices worked on at the same time.
+/// Matrices worked on at the same time. A sketch has all threads to itself.
 fn workers(sizes: &Sizes) -> usize {
-    rayon::current_num_threads().min(sizes.batch)
+    if Sketch::serves(sizes) { 1 } else { rayon::current_num_threads().min(sizes.batch) }
 }
 
 /// Elements of working memory for one matrix.
 fn share(sizes: &Sizes, options: &Options) -> usize {
-    Workspace::elements(sizes.m.min(sizes.n), sizes.columns) + staging(sizes, options)
+    let (long, short) = (sizes.m.max(sizes.n), sizes.m.min(sizes.n));
+    let work = match Sketch::serves(sizes) {
+        true => Sketch::elements(long, short, sizes.columns),
+        false => Workspace::elements(short, sizes.columns),
+    };
+    work + staging(sizes, options)
 }
 
 /// Elements for factors in f32 that are rounded afterwards.
@@ -52,8 +59,12 @@ pub(super) fn truncated(
             let source = Source::new(matrix(a, index)?);
             let task = Task::new(rank, options, source.is_wide());
             part.fill(&sizes, options, source, memory, |source, outputs, memory| {
+                let sketched = Sketch::serves(&sizes);
+                if sketched && let Some(sketch) = Sketch::new(&source, sizes.columns, options.mode, memory) {
+                    return sketch.solve(source, task, options.seed, outputs, steps);
+                }
                 let mut workspace = Workspace::new(source.columns, sizes.columns, memory);
-                Solver { source, task, outside: 0.0, workspace: &mut workspace, outputs }.solve()
+                Solver { source, task, workspace: &mut workspace, outputs }.solve()
             })?;
             steps.done()?;
         }

@@ -11,6 +11,7 @@ mod jacobi;
 mod kernels;
 mod lanes;
 mod params;
+mod sketch;
 mod solver;
 mod source;
 mod vector;
@@ -24,6 +25,10 @@ use crate::{Device, Dtype, Error, Result, Scratch, Tensor, device::Kind};
 
 const OP: &str = "svd::truncated";
 const DTYPES: &[Dtype] = &[Dtype::F32, Dtype::F16, Dtype::BF16];
+
+/// The largest min(m, n) that is always factorized by way of its Gram matrix; larger matrices are sketched first where the
+/// rank is small beside them.
+pub const GRAM_COLUMNS: usize = 1024;
 
 /// The largest min(m, n) on devices other than the CPU.
 const MAX_DEVICE_COLUMNS: usize = 128;
@@ -123,13 +128,22 @@ pub struct Options {
     pub factors: Dtype,
     /// Where the ladder starts. A caller who knows his matrices to be ill-conditioned saves the first attempt.
     pub start: Rung,
+    /// Seed of the sketches of large matrices, whose smaller side is over [`GRAM_COLUMNS`].
+    pub seed: u64,
     /// Tells how far long work has come, and ends it early.
     pub watch: Option<Watch>,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { mode: Mode::default(), output: Output::default(), factors: Dtype::F32, start: Rung::default(), watch: None }
+        Self {
+            mode: Mode::default(),
+            output: Output::default(),
+            factors: Dtype::F32,
+            start: Rung::default(),
+            seed: 0,
+            watch: None,
+        }
     }
 }
 
@@ -235,6 +249,9 @@ impl Sizes {
 /// [`Mode`] says how close the result is to the best one, and [`Output`] what is made. The result for a matrix does not
 /// depend on what else is in the batch or on the number of threads, not in a bit. Scale does not matter. Rank-deficient
 /// and zero matrices get orthonormal completions and zero singular values.
+///
+/// Up to min(m, n) = [`GRAM_COLUMNS`] the route is an eigenproblem of the Gram matrix; beyond, where the rank is small, a
+/// sketch by block Krylov iteration makes a smaller matrix first.
 ///
 /// ```
 /// use lowkey::{Device, Tensor, svd};

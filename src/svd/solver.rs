@@ -16,7 +16,7 @@ const SINGLE_CONDITION_OF_VALUES: f64 = 10.0;
 /// Energy that may stray off the diagonal, beside the energy left out.
 const STRAYS: f64 = 1e-4;
 /// Sums of squares in this range lose nothing in f32.
-const SAFE_ENERGY: std::ops::Range<f64> = 1e-12..1e24;
+pub(super) const SAFE_ENERGY: std::ops::Range<f64> = 1e-12..1e24;
 /// Rounding of U, s and V to f32, relative to ||A||: kept free below a tolerance.
 const OUTPUT_ROUNDING: f64 = 2e-7;
 /// Error of the energies that a rank is chosen by, relative to the tolerated energy.
@@ -29,7 +29,7 @@ pub(super) struct Task {
     pub(super) rank: Rank,
     pub(super) mode: Mode,
     pub(super) start: Rung,
-    /// Singular values alone.
+    /// Without the tall factor; the small one is made where there is room for it.
     pub(super) values_only: bool,
     /// Which factor carries the singular values, if one does.
     pub(super) tall_is_scaled: bool,
@@ -140,8 +140,6 @@ impl<'a> Workspace<'a> {
 pub(super) struct Solver<'a, 'b, 's> {
     pub(super) source: Source<'s>,
     pub(super) task: Task,
-    /// Energy of what the source is a part of, beside its own.
-    pub(super) outside: f64,
     pub(super) workspace: &'a mut Workspace<'b>,
     pub(super) outputs: Outputs<'a>,
 }
@@ -159,7 +157,6 @@ impl Solver<'_, '_, '_> {
                 return Ok(self.outputs.zero(&self.task));
             }
             self.source.scale = f64::from(largest).log2().floor().exp2().recip();
-            self.outside *= self.source.scale.powi(2);
             energy = self.gram_for(first)?;
         }
         if first == Rung::Single {
@@ -211,12 +208,14 @@ impl Solver<'_, '_, '_> {
 
     /// One attempt with the Gram matrix at hand; nothing when a check fails.
     fn climb<T: Precision>(&mut self, rung: Rung, energy: f64) -> Result<Option<Verdict>> {
-        let energy = energy + self.outside;
         let Some(rank) = self.choose(rung, energy) else { return Ok(None) };
+        if !self.outputs.small.is_empty() && !self.vectors(rung, rank) {
+            return Ok(None);
+        }
         if self.task.values_only {
             let Workspace { values, factors, .. } = &mut *self.workspace;
             factors.s.iter_mut().zip(&values[..rank]).for_each(|(s, value)| *s = value.max(0.0).sqrt());
-        } else if !self.vectors(rung, rank) || !self.project::<T>(rung, rank, energy)? {
+        } else if !self.project::<T>(rung, rank, energy)? {
             return Ok(None);
         }
         Ok(self.accept(rung, rank, energy))

@@ -1,5 +1,9 @@
 //! One matrix of a batch, read in place in blocks of rows of its tall orientation.
 
+use std::ops::Range;
+
+use faer::MatRef;
+
 use super::kernels::padded;
 use crate::{Dtype, Result, Tensor, device::simd};
 
@@ -9,8 +13,8 @@ pub(super) const BLOCK: usize = 256;
 /// Where the entries are.
 enum Entries<'a> {
     Tensor(Tensor),
-    /// Rows of `padded(columns)`, zeros at their ends.
-    Plain(&'a [f32]),
+    /// The beginnings of rows that are so far apart.
+    Plain(&'a [f32], usize),
 }
 
 /// A matrix with at least as many rows as columns: the tensor itself, or its transpose when it is wide.
@@ -32,10 +36,11 @@ impl<'a> Source<'a> {
         Self { entries: Entries::Tensor(matrix), wide: m < n, rows: m.max(n), columns: m.min(n), scale: 1.0 }
     }
 
-    /// Reads rows of `padded(columns)`, zeros at their ends, at least as many as there are columns.
-    pub(super) fn plain(rows: &'a [f32], columns: usize) -> Self {
-        let count = rows.len() / padded(columns);
-        Self { entries: Entries::Plain(rows), wide: false, rows: count, columns, scale: 1.0 }
+    /// Reads the first `columns` of rows of `stride`, at least as many as there are columns. Rows of blocks have no padding:
+    /// columns are a multiple of the lanes.
+    pub(super) fn plain(rows: &'a [f32], columns: usize, stride: usize) -> Self {
+        debug_assert_eq!(columns, padded(columns));
+        Self { entries: Entries::Plain(rows, stride), wide: false, rows: rows.len() / stride, columns, scale: 1.0 }
     }
 
     /// Whether the tall orientation is the transpose.
@@ -61,27 +66,59 @@ impl<'a> Source<'a> {
         }
         let block = &mut memory[..count * width];
         match &self.entries {
-            Entries::Plain(rows) => block.copy_from_slice(&rows[part]),
+            Entries::Plain(rows, stride) => {
+                for (to, from) in block.chunks_exact_mut(width).zip(rows[start * stride..].chunks_exact(*stride)) {
+                    to.copy_from_slice(&from[..width]);
+                }
+            }
             Entries::Tensor(matrix) if self.wide => self.columns_into(&matrix.narrow(1, start, count)?, count, block)?,
             Entries::Tensor(matrix) => self.rows_into(&matrix.narrow(0, start, count)?, block)?,
         }
-        if self.scale != 1.0 {
-            // In f64, where no power of two that fits an f32 matrix overflows.
-            block.iter_mut().for_each(|x| *x = (f64::from(*x) * self.scale) as f32);
-        }
+        self.apply_scale(block);
         Ok(block)
     }
 
     /// All rows, where the memory they lie in has the layout of a block.
     fn as_padded(&self) -> Result<Option<&[f32]>> {
         Ok(match &self.entries {
-            Entries::Plain(rows) => Some(rows),
+            Entries::Plain(rows, stride) => (*stride == self.columns).then_some(*rows),
             Entries::Tensor(matrix) => {
                 let padded = !self.wide && self.columns == padded(self.columns);
                 let plain = padded && matrix.dtype() == Dtype::F32 && matrix.is_contiguous();
                 plain.then(|| matrix.slice()).transpose()?
             }
         })
+    }
+
+    /// A part of the tall orientation: the tensor's own memory where it is plain f32, else copied into `memory`.
+    pub(super) fn tile<'b>(
+        &'b self,
+        rows: Range<usize>,
+        columns: Range<usize>,
+        memory: &'b mut [f32],
+    ) -> Result<MatRef<'b, f32>> {
+        let Entries::Tensor(matrix) = &self.entries else { unreachable!("tiles are of tensors") };
+        let (of_rows, of_columns) = if self.wide { (columns, rows) } else { (rows, columns) };
+        let part = if self.scale == 1.0 && matrix.dtype() == Dtype::F32 && matrix.is_contiguous() {
+            let whole = MatRef::from_row_major_slice(matrix.slice()?, matrix.shape()[0], matrix.shape()[1]);
+            whole.submatrix(of_rows.start, of_columns.start, of_rows.len(), of_columns.len())
+        } else {
+            let view = matrix.narrow(0, of_rows.start, of_rows.len())?.narrow(1, of_columns.start, of_columns.len())?;
+            let copy = &mut memory[..of_rows.len() * of_columns.len()];
+            for (to, from) in copy.chunks_exact_mut(of_columns.len()).zip(view.rows()?) {
+                simd::widen(view.dtype(), from, to);
+            }
+            self.apply_scale(copy);
+            MatRef::from_row_major_slice(copy, of_rows.len(), of_columns.len())
+        };
+        Ok(if self.wide { part.transpose() } else { part })
+    }
+
+    /// In f64, where no power of two that fits an f32 matrix overflows.
+    fn apply_scale(&self, entries: &mut [f32]) {
+        if self.scale != 1.0 {
+            entries.iter_mut().for_each(|x| *x = (f64::from(*x) * self.scale) as f32);
+        }
     }
 
     fn rows_into(&self, view: &Tensor, block: &mut [f32]) -> Result<()> {

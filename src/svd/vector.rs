@@ -67,3 +67,21 @@ pub(super) fn subtract_products(x: f32, row: &[f32], factors: &[f64]) -> f32 {
     let sum: f64 = row.iter().zip(factors).map(|(x, factor)| f64::from(*x) * factor).sum();
     (f64::from(x) - sum) as f32
 }
+
+#[inline(always)]
+fn sum_of_squares_body<const FUSED: bool>(x: &[f32]) -> f64 {
+    let mut lanes = [0.0; LANES];
+    let (chunks, rest) = x.as_chunks::<LANES>();
+    for chunk in chunks {
+        for i in 0..LANES {
+            let x = f64::from(chunk[i]);
+            lanes[i] = fma::<FUSED>(x, x, lanes[i]);
+        }
+    }
+    lanes.iter().sum::<f64>() + rest.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>()
+}
+
+multiversion! {
+    /// The sum of the squares, in a fixed order.
+    pub(super) fn sum_of_squares(x: &[f32]) -> f64 = sum_of_squares_body
+}

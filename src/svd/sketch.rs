@@ -1,0 +1,582 @@
+//! Large matrices of small rank: a few blocks of a Krylov space, and the Gram route on what the matrix is within it.
+//!
+//! In the tall orientation, A [rows, columns]: K holds orthonormal blocks of b columns, the first spanning A' Omega for a
+//! Omega of random signs, each next one what A'A makes of the one before, orthogonal to all of them; and Z = A K. Then A ~ Z K',
+//! and from Z = P S W' follows A ~ P S (K W)' (Musco and Musco, "Randomized block Krylov methods for stronger and faster
+//! approximate singular value decomposition", NIPS 2015; Halko, Martinsson and Tropp, SIAM Review 53, 2011, for the rest).
+//!
+//! Every product is made in panels of a fixed size, each by one thread, so bits do not depend on how many there are.
+
+use std::ops::Range;
+use std::sync::{Mutex, PoisonError};
+
+use faer::{Accum, MatMut, MatRef, Par, linalg::matmul::matmul};
+use rayon::prelude::*;
+
+use super::{
+    GRAM_COLUMNS, Info, Mode, Rank, Rung, Sizes, Verdict,
+    solver::{Outputs, SAFE_ENERGY, Solver, Task, Workspace},
+    source::Source,
+    vector::sum_of_squares,
+    watch::Steps,
+};
+use crate::{Result, philox::Stream};
+
+/// Columns beyond the rank that the smallest useful space has.
+const OVERSAMPLING: usize = 8;
+/// Rows of a panel, and of what one product sums over at a time.
+const PANEL: usize = 512;
+const DEPTH: usize = 1024;
+/// Two tiles of an f32 matrix.
+const TILES: usize = 2 * PANEL * DEPTH;
+/// Energy that further blocks might bring in, beside the energy left out; the promise leaves 2e-3.
+const MISSED: f64 = 1.5e-3;
+/// What rounding alone may bring in.
+const ROUNDING: f64 = 1e-9;
+/// A block brings in a share of what the one before did, which is not believed to be larger than this.
+const SLOWEST: f64 = 0.9;
+/// A pass that leaves this share of a column's squared length has orthogonalized it, and so many passes always have.
+const KEPT: f64 = 0.5;
+const ROUNDS: usize = 6;
+/// Columns whose Cholesky pivots keep this share of their diagonal are orthonormalized by way of their moments.
+const PIVOT: f64 = 1e-5;
+/// Below this share of the energy, what is left out is measured entry by entry.
+const MEASURED: f64 = 1e-4;
+/// Rounding of the factors to f32: kept free below a tolerance.
+const OUTPUT_ROUNDING: f64 = 2e-7;
+
+/// Widths of the space for one rank.
+#[derive(Clone, Copy)]
+struct Plan {
+    /// Columns of a block.
+    block: usize,
+    /// Blocks to begin with, and at most.
+    first: usize,
+    most: usize,
+}
+
+impl Plan {
+    /// Where the larger of the spaces to begin with is no more than half of all `columns`.
+    fn new(columns: usize, rank: usize, mode: Mode) -> Option<Self> {
+        let needed = rank + OVERSAMPLING;
+        // Whole registers, and four of them where there is room: products of other widths are slower.
+        let quarter = ((needed + 32) / 64 * 16).max(16);
+        let block = if quarter < 64 { quarter } else { (quarter / 64 * 64).min(256) };
+        let [fast, safe] = [needed * 13 / 8, needed * 2].map(|width| width.div_ceil(block).max(3));
+        let most = (4 * needed).div_ceil(block).min(columns / block - 1);
+        let first = if mode == Mode::Fast { fast } else { safe };
+        (2 * safe * block <= columns).then_some(Self { block, first, most })
+    }
+
+    /// Columns of the largest space.
+    fn width(&self) -> usize {
+        self.most * self.block
+    }
+}
+
+/// The memory of one sketch.
+pub(super) struct Sketch<'a> {
+    plan: Plan,
+    rows: usize,
+    columns: usize,
+    /// [columns, width]
+    k: &'a mut [f32],
+    /// [rows, width]
+    z: &'a mut [f32],
+    /// The block to come, [columns, block].
+    next: &'a mut [f32],
+    /// [width, the larger of block and rank]
+    mix: &'a mut [f32],
+    /// Two tiles for each thread.
+    tiles: &'a mut [f32],
+    /// Three squares of a block.
+    squares: &'a mut [f64],
+    /// The singular values of Z.
+    s: &'a mut [f32],
+    work: &'a mut [f64],
+}
+
+impl<'a> Sketch<'a> {
+    /// Whether matrices of these sizes are sketched.
+    pub(super) fn serves(sizes: &Sizes) -> bool {
+        let short = sizes.m.min(sizes.n);
+        short > GRAM_COLUMNS && Plan::new(short, sizes.columns, Mode::Safe).is_some()
+    }
+
+    fn lengths(plan: Plan, rows: usize, columns: usize, rank: usize) -> [usize; 8] {
+        let (width, block) = (plan.width(), plan.block);
+        let singles = [columns * width, rows * width, columns * block, width * block.max(rank)];
+        let [k, z, next, mix] = singles.map(|len| len.div_ceil(2));
+        let tiles = TILES / 2 * rayon::current_num_threads();
+        [k, z, next, mix, tiles, 3 * block * block, rank.div_ceil(2), Workspace::elements(width, rank)]
+    }
+
+    /// Elements for matrices of `rows` x `columns` in the tall orientation, which [`Sketch::serves`].
+    pub(super) fn elements(rows: usize, columns: usize, rank: usize) -> usize {
+        let plan = Plan::new(columns, rank, Mode::Safe);
+        plan.map_or(0, |plan| Self::lengths(plan, rows, columns, rank).iter().sum())
+    }
+
+    /// For a matrix that [`Sketch::serves`].
+    pub(super) fn new(source: &Source, rank: usize, mode: Mode, memory: &'a mut [f64]) -> Option<Self> {
+        let plan = Plan::new(source.columns, rank, mode)?;
+        let mut rest = memory;
+        let [k, z, next, mix, tiles, squares, s, work] = Self::lengths(plan, source.rows, source.columns, rank).map(|len| {
+            let (part, tail) = std::mem::take(&mut rest).split_at_mut(len);
+            rest = tail;
+            part
+        });
+        let [k, z, next, mix, tiles, s] = [k, z, next, mix, tiles, s].map(bytemuck::cast_slice_mut);
+        Some(Self {
+            plan,
+            rows: source.rows,
+            columns: source.columns,
+            k,
+            z,
+            next,
+            mix,
+            tiles,
+            squares,
+            s: &mut s[..rank],
+            work,
+        })
+    }
+
+    pub(super) fn solve(
+        mut self,
+        mut source: Source,
+        task: Task,
+        seed: u64,
+        outputs: Outputs,
+        steps: Steps,
+    ) -> Result<Verdict> {
+        let mut energy = self.energy(&source)?;
+        if !SAFE_ENERGY.contains(&energy) {
+            let largest = source.largest(self.tiles)?;
+            if !largest.is_finite() {
+                return Ok(outputs.void(Info::NonFinite));
+            }
+            if largest == 0.0 {
+                return Ok(outputs.zero(&task));
+            }
+            source.scale = f64::from(largest).log2().floor().exp2().recip();
+            energy = self.energy(&source)?;
+        }
+        let Outputs { tall, s: s_out, small } = outputs;
+        let s = std::mem::take(&mut self.s);
+        let blocks = self.grow_to(self.plan.first, 0, &source, seed, steps)?;
+        let (blocks, rung) = match self.converge(blocks, energy, &source, task, (tall, s), steps)? {
+            Ok(found) => found,
+            Err(info) => return Ok(Outputs { tall, s: s_out, small }.void(info)),
+        };
+        let mut found = Outputs { tall, s, small };
+        if !task.values_only {
+            self.small_factor(blocks, &task, &mut found)?;
+        }
+        let captured: f64 = found.s.iter().map(|s| f64::from(*s).powi(2)).sum();
+        let mut left = (energy - captured).max(0.0);
+        if !task.values_only && (left < MEASURED * energy || !matches!(task.rank, Rank::Fixed(_))) {
+            left = self.left_out(&source, &task, &found)?;
+        }
+        let (rank, left) = cut(&mut found, &task, left, energy);
+        unscale(&mut found, &task, source.scale);
+        s_out.iter_mut().zip(&*found.s).for_each(|(to, from)| *to = *from);
+        Ok(Verdict { rank, info: Info::Sketched(rung), tail: (left / energy).sqrt() as f32 })
+    }
+
+    /// The sum of the squares of all entries.
+    fn energy(&mut self, source: &Source) -> Result<f64> {
+        let count = source.rows.div_ceil(PANEL);
+        let mut sums = vec![0.0f64; count];
+        panels(&mut sums, 1, self.tiles, |panel, sum, tile| {
+            for depth in chunks(source.columns) {
+                let tile = source.tile(rows_of(panel, source.rows), depth, tile)?;
+                // As it lies in memory.
+                let tile = if tile.col_stride() == 1 { tile } else { tile.transpose() };
+                for i in 0..tile.nrows() {
+                    sum[0] += tile.row(i).try_as_row_major().map_or(f64::NAN, |row| sum_of_squares(row.as_slice()));
+                }
+            }
+            Ok(())
+        })?;
+        Ok(sums.iter().sum())
+    }
+
+    /// Makes blocks `have`..`want` of K and Z.
+    fn grow_to(&mut self, want: usize, have: usize, source: &Source, seed: u64, steps: Steps) -> Result<usize> {
+        steps.more(2 * (want - have));
+        for index in have..want {
+            if index == 0 {
+                self.begin(source, seed)?;
+            } else {
+                self.times_transpose(source, index - 1)?;
+            }
+            steps.done()?;
+            self.orthonormalize(index)?;
+            self.times(source, index)?;
+            steps.done()?;
+        }
+        Ok(want)
+    }
+
+    /// next = A' Omega. Omega is kept where Z will be.
+    fn begin(&mut self, source: &Source, seed: u64) -> Result<()> {
+        let (block, width) = (self.plan.block, self.plan.width());
+        let random = Stream::new(seed, 0);
+        for (row, i) in self.z.chunks_exact_mut(width).take(self.rows).zip(0..) {
+            // A block has whole halves of words.
+            for (signs, half) in row[..block].chunks_exact_mut(16).zip((i * block as u64 / 16)..) {
+                let word = random.bits(half / 2) >> (half % 2 * 16);
+                signs.iter_mut().enumerate().for_each(|(bit, x)| *x = if word >> bit & 1 == 0 { 1.0 } else { -1.0 });
+            }
+        }
+        self.times_transpose(source, 0)
+    }
+
+    /// next = A' Z of one block.
+    fn times_transpose(&mut self, source: &Source, index: usize) -> Result<()> {
+        let (block, width) = (self.plan.block, self.plan.width());
+        let z = MatRef::from_row_major_slice(&self.z[..self.rows * width], self.rows, width).subcols(index * block, block);
+        panels(&mut self.next[..self.columns * block], PANEL * block, self.tiles, |panel, out, tile| {
+            let columns = rows_of(panel, source.columns);
+            let (tile, rest) = tile.split_at_mut(PANEL * DEPTH);
+            // By columns, as the product reads A', and then turned.
+            let mut sums = MatMut::from_column_major_slice_mut(&mut rest[..columns.len() * block], columns.len(), block);
+            for depth in chunks(source.rows) {
+                let tile = source.tile(depth.clone(), columns.clone(), tile)?;
+                add_product(sums.as_mut(), depth.start == 0, tile.transpose(), z.subrows(depth.start, depth.len()), 1.0);
+            }
+            MatMut::from_row_major_slice_mut(out, columns.len(), block).copy_from(sums);
+            Ok(())
+        })
+    }
+
+    /// Z = A K of one block.
+    fn times(&mut self, source: &Source, index: usize) -> Result<()> {
+        let (block, width) = (self.plan.block, self.plan.width());
+        let k =
+            MatRef::from_row_major_slice(&self.k[..self.columns * width], self.columns, width).subcols(index * block, block);
+        panels(&mut self.z[..self.rows * width], PANEL * width, self.tiles, |panel, out, tile| {
+            let rows = rows_of(panel, source.rows);
+            let mut out = MatMut::from_row_major_slice_mut(out, rows.len(), width).subcols_mut(index * block, block);
+            for depth in chunks(source.columns) {
+                let tile = source.tile(rows.clone(), depth.clone(), tile)?;
+                add_product(out.as_mut(), depth.start == 0, tile, k.subrows(depth.start, depth.len()), 1.0);
+            }
+            Ok(())
+        })
+    }
+
+    /// Block `index` of K: what `next` has beside the blocks before, orthonormal.
+    fn orthonormalize(&mut self, index: usize) -> Result<()> {
+        let (block, width) = (self.plan.block, self.plan.width());
+        for round in 0..ROUNDS {
+            self.remove_blocks(index)?;
+            // Columns of length one that lose little are orthogonal to the others; noise in their stead may lose much.
+            if self.normalize()? >= KEPT && round > 0 {
+                break;
+            }
+        }
+        for (to, from) in self.k.chunks_exact_mut(width).take(self.columns).zip(self.next.chunks_exact(block)) {
+            to[index * block..][..block].copy_from_slice(from);
+        }
+        Ok(())
+    }
+
+    /// next -= K K' next, over the first blocks of K.
+    fn remove_blocks(&mut self, blocks: usize) -> Result<()> {
+        if blocks == 0 {
+            return Ok(());
+        }
+        let (block, width, columns) = (self.plan.block, self.plan.width(), self.columns);
+        let k = MatRef::from_row_major_slice(&self.k[..columns * width], columns, width).subcols(0, blocks * block);
+        let next = MatRef::from_row_major_slice(&self.next[..columns * block], columns, block);
+        panels(&mut self.mix[..blocks * block * block], PANEL * block, self.tiles, |panel, out, _| {
+            let part = rows_of(panel, blocks * block);
+            let out = MatMut::from_row_major_slice_mut(out, part.len(), block);
+            add_product(out, true, k.subcols(part.start, part.len()).transpose(), next, 1.0);
+            Ok(())
+        })?;
+        let mix = MatRef::from_row_major_slice(&self.mix[..blocks * block * block], blocks * block, block);
+        panels(&mut self.next[..columns * block], PANEL * block, self.tiles, |panel, out, _| {
+            let part = rows_of(panel, columns);
+            let out = MatMut::from_row_major_slice_mut(out, part.len(), block);
+            add_product(out, false, k.subrows(part.start, part.len()), mix, -1.0);
+            Ok(())
+        })
+    }
+
+    /// Makes the columns of `next` orthonormal: by the Cholesky factor of their moments, or where that fails by Householder
+    /// reflections, which complete what is deficient. Returns the least squared length that a column had beside those before
+    /// it; zero where that was next to nothing.
+    fn normalize(&mut self) -> Result<f64> {
+        let (block, columns) = (self.plan.block, self.columns);
+        let next = &mut self.next[..columns * block];
+        let (moments, inverse) = self.squares.split_at_mut(block * block);
+        let inverse = &mut inverse[..block * block];
+        moments_of(next, block, moments, bytemuck::cast_slice_mut(inverse));
+        if !cholesky(moments, block) {
+            let q = MatRef::from_row_major_slice(next, columns, block).qr().compute_thin_Q();
+            for (i, row) in next.chunks_exact_mut(block).enumerate() {
+                row.iter_mut().enumerate().for_each(|(j, x)| *x = q[(i, j)]);
+            }
+            return Ok(0.0);
+        }
+        let least = (0..block).map(|i| moments[i * block + i].powi(2)).fold(f64::INFINITY, f64::min);
+        invert(moments, inverse, block);
+        let factor: &mut [f32] = bytemuck::cast_slice_mut(moments);
+        factor.iter_mut().zip(&*inverse).for_each(|(to, from)| *to = *from as f32);
+        let factor = MatRef::from_row_major_slice(&factor[..block * block], block, block);
+        panels(next, PANEL * block, self.tiles, |_, rows, tile| {
+            let old = &mut tile[..rows.len()];
+            old.copy_from_slice(rows);
+            let count = rows.len() / block;
+            let old = MatRef::from_row_major_slice(old, count, block);
+            add_product(MatMut::from_row_major_slice_mut(rows, count, block), true, old, factor, 1.0);
+            Ok(())
+        })?;
+        Ok(least)
+    }
+
+    /// Solves Z, and adds blocks until they would bring in next to nothing. Returns how many there are then.
+    fn converge(
+        &mut self,
+        mut blocks: usize,
+        energy: f64,
+        source: &Source,
+        task: Task,
+        (tall, s): (&mut [f32], &mut [f32]),
+        steps: Steps,
+    ) -> Result<std::result::Result<(usize, Rung), Info>> {
+        loop {
+            let verdict = self.inner(blocks, task, tall, s)?;
+            let Info::Solved(rung) = verdict.info else { return Ok(Err(verdict.info)) };
+            let left = energy - s.iter().map(|s| f64::from(*s).powi(2)).sum::<f64>();
+            let enough = task.mode == Mode::Fast || blocks == self.plan.most;
+            if enough || self.missed(blocks, s) <= MISSED * left + ROUNDING * energy {
+                return Ok(Ok((blocks, rung)));
+            }
+            tracing::debug!(blocks, "a sketch needs more blocks");
+            blocks = self.grow_to(blocks + 1, blocks, source, 0, steps)?;
+        }
+    }
+
+    /// The Gram route on the first blocks of Z; W lies in `mix` then.
+    fn inner(&mut self, blocks: usize, task: Task, tall: &mut [f32], s: &mut [f32]) -> Result<Verdict> {
+        let (width, rank) = (blocks * self.plan.block, task.rank.columns());
+        let source = Source::plain(&self.z[..self.rows * self.plan.width()], width, self.plan.width());
+        let mut workspace = Workspace::new(width, rank, self.work);
+        // A tolerance is met afterwards, for what the sketch leaves out counts as well, and so are scales.
+        let task = Task { rank: Rank::Fixed(rank), small_is_scaled: false, ..task };
+        let outputs = Outputs { tall, s, small: &mut self.mix[..width * rank] };
+        Solver { source, task, workspace: &mut workspace, outputs }.solve()
+    }
+
+    /// Energy that more blocks would bring in, from what the last two did: a geometric series.
+    fn missed(&mut self, blocks: usize, s: &[f32]) -> f64 {
+        let [last, both] = [1, 2].map(|count| self.gain(blocks, count, s));
+        let before = both - last;
+        let slope = if before > 0.0 { (last / before).clamp(0.0, SLOWEST) } else { 0.0 };
+        last * slope / (1.0 - slope)
+    }
+
+    /// Energy that the last `count` blocks brought in, at most. Where T w = t w for T = Z'Z and w = (v, x) with x the part in
+    /// those blocks, v in the space of the others has the Rayleigh quotient t - (t x'x - x'Cx) / v'v, C being their corner
+    /// of T.
+    fn gain(&mut self, blocks: usize, count: usize, s: &[f32]) -> f64 {
+        let (block, width, rank) = (self.plan.block, self.plan.width(), s.len());
+        let (first, len) = ((blocks - count) * block, count * block);
+        let z = MatRef::from_row_major_slice(&self.z[..self.rows * width], self.rows, width).subcols(first, len);
+        let x = MatRef::from_row_major_slice(&self.mix[first * rank..][..len * rank], len, rank);
+        // Z x, a panel at a time: its columns have the squared lengths x'Cx.
+        let mut curved = vec![0.0f64; rank];
+        for rows in (0..self.rows).step_by(PANEL).map(|start| start..self.rows.min(start + PANEL)) {
+            for columns in (0..rank).step_by(DEPTH).map(|start| start..rank.min(start + DEPTH)) {
+                let product = &mut self.tiles[..rows.len() * columns.len()];
+                let out = MatMut::from_row_major_slice_mut(product, rows.len(), columns.len());
+                let part = x.subcols(columns.start, columns.len());
+                add_product(out, true, z.subrows(rows.start, rows.len()), part, 1.0);
+                for row in product.chunks_exact(columns.len()) {
+                    curved[columns.clone()].iter_mut().zip(row).for_each(|(sum, y)| *sum += f64::from(*y).powi(2));
+                }
+            }
+        }
+        let lost = |(i, curved): (usize, &f64)| {
+            let held: f64 = (0..len).map(|j| f64::from(x[(j, i)]).powi(2)).sum();
+            (f64::from(s[i]).powi(2) * held - curved).max(0.0) / (1.0 - held).max(0.5)
+        };
+        curved.iter().enumerate().map(lost).sum()
+    }
+
+    /// small = K W, with the signs of V.
+    fn small_factor(&mut self, blocks: usize, task: &Task, found: &mut Outputs) -> Result<()> {
+        let (inner, width, rank) = (blocks * self.plan.block, self.plan.width(), task.rank.columns());
+        let k = MatRef::from_row_major_slice(&self.k[..self.columns * width], self.columns, width).subcols(0, inner);
+        let w = MatRef::from_row_major_slice(&self.mix[..inner * rank], inner, rank);
+        panels(found.small, PANEL * rank, self.tiles, |panel, out, _| {
+            let rows = rows_of(panel, self.columns);
+            let out = MatMut::from_row_major_slice_mut(out, rows.len(), rank);
+            add_product(out, true, k.subrows(rows.start, rows.len()), w, 1.0);
+            Ok(())
+        })?;
+        if task.small_is_scaled {
+            for row in found.small.chunks_exact_mut(rank) {
+                row.iter_mut().zip(&*found.s).for_each(|(x, s)| *x *= s);
+            }
+        }
+        if !task.tall_is_v {
+            let mut largest = vec![0.0f32; rank];
+            for row in found.small.chunks_exact(rank) {
+                for (largest, x) in largest.iter_mut().zip(row) {
+                    if x.abs() > largest.abs() {
+                        *largest = *x;
+                    }
+                }
+            }
+            for row in found.small.chunks_exact_mut(rank).chain(found.tall.chunks_exact_mut(rank)) {
+                row.iter_mut().zip(&largest).for_each(|(x, largest)| *x *= 1f32.copysign(*largest));
+            }
+        }
+        Ok(())
+    }
+
+    /// The sum of the squares of all entries of what the factors leave out.
+    fn left_out(&mut self, source: &Source, task: &Task, found: &Outputs) -> Result<f64> {
+        let rank = task.rank.columns();
+        let small = &mut self.k[..self.columns * rank];
+        small.copy_from_slice(found.small);
+        if !task.tall_is_scaled && !task.small_is_scaled {
+            for row in small.chunks_exact_mut(rank) {
+                row.iter_mut().zip(&*found.s).for_each(|(x, s)| *x *= s);
+            }
+        }
+        let small = MatRef::from_row_major_slice(small, self.columns, rank);
+        let tall = MatRef::from_row_major_slice(&*found.tall, self.rows, rank);
+        let mut sums = vec![0.0f64; source.rows.div_ceil(PANEL)];
+        panels(&mut sums, 1, self.tiles, |panel, sum, tiles| {
+            let (tile, rest) = tiles.split_at_mut(PANEL * DEPTH);
+            let rows = rows_of(panel, source.rows);
+            for depth in chunks(source.columns) {
+                let tile = source.tile(rows.clone(), depth.clone(), tile)?;
+                let mut left = MatMut::from_row_major_slice_mut(&mut rest[..rows.len() * depth.len()], rows.len(), depth.len());
+                left.copy_from(tile);
+                let columns = small.subrows(depth.start, depth.len());
+                add_product(left.as_mut(), false, tall.subrows(rows.start, rows.len()), columns.transpose(), -1.0);
+                sum[0] += sum_of_squares(&rest[..rows.len() * depth.len()]);
+            }
+            Ok(())
+        })?;
+        Ok(sums.iter().sum())
+    }
+}
+
+/// The rank that a tolerance asks for, with zeros in the columns beyond, and the energy that is left out then. `left` is
+/// what all columns together leave out.
+fn cut(found: &mut Outputs, task: &Task, mut left: f64, energy: f64) -> (usize, f64) {
+    let columns = task.rank.columns();
+    let Rank::Tolerance { relative, .. } = task.rank else { return (columns, left) };
+    let tolerated = energy * (relative * relative - OUTPUT_ROUNDING * OUTPUT_ROUNDING);
+    let mut rank = columns;
+    while rank > 0 && left + f64::from(found.s[rank - 1]).powi(2) <= tolerated {
+        rank -= 1;
+        left += f64::from(found.s[rank]).powi(2);
+    }
+    found.s[rank..].fill(0.0);
+    for row in found.tall.chunks_exact_mut(columns).chain(found.small.chunks_exact_mut(columns)) {
+        row[rank..].fill(0.0);
+    }
+    (rank, left)
+}
+
+/// Undoes the scale that entries were read with.
+fn unscale(found: &mut Outputs, task: &Task, scale: f64) {
+    if scale == 1.0 {
+        return;
+    }
+    let undo = |x: &mut f32| *x = (f64::from(*x) / scale) as f32;
+    found.s.iter_mut().for_each(undo);
+    if task.tall_is_scaled {
+        found.tall.iter_mut().for_each(undo);
+    }
+    if task.small_is_scaled {
+        found.small.iter_mut().for_each(undo);
+    }
+}
+
+/// Gives every panel of `out` to some thread, with two tiles to work with.
+fn panels<T: Send>(
+    out: &mut [T],
+    panel: usize,
+    tiles: &mut [f32],
+    work: impl Fn(usize, &mut [T], &mut [f32]) -> Result<()> + Sync,
+) -> Result<()> {
+    let jobs = Mutex::new(out.chunks_mut(panel).enumerate());
+    tiles.par_chunks_exact_mut(TILES).try_for_each(|tiles| {
+        loop {
+            let job = jobs.lock().unwrap_or_else(PoisonError::into_inner).next();
+            let Some((index, out)) = job else { return Ok(()) };
+            work(index, out, tiles)?;
+        }
+    })
+}
+
+/// The rows of a panel.
+fn rows_of(panel: usize, rows: usize) -> Range<usize> {
+    panel * PANEL..rows.min((panel + 1) * PANEL)
+}
+
+/// What one product after another sums over.
+fn chunks(len: usize) -> impl Iterator<Item = Range<usize>> {
+    (0..len).step_by(DEPTH).map(move |start| start..len.min(start + DEPTH))
+}
+
+/// out = factor left right, or that added to it.
+fn add_product(out: MatMut<f32>, fresh: bool, left: MatRef<f32>, right: MatRef<f32>, factor: f32) {
+    let accum = if fresh { Accum::Replace } else { Accum::Add };
+    matmul(out, accum, left, right, factor, Par::Seq);
+}
+
+/// Q'Q of a matrix of rows of `width`, summed in f32 over DEPTH rows and in f64 over those.
+fn moments_of(rows: &[f32], width: usize, moments: &mut [f64], partial: &mut [f32]) {
+    moments.fill(0.0);
+    for block in rows.chunks(DEPTH * width) {
+        let block = MatRef::from_row_major_slice(block, block.len() / width, width);
+        let partial = &mut partial[..width * width];
+        add_product(MatMut::from_row_major_slice_mut(partial, width, width), true, block.transpose(), block, 1.0);
+        moments.iter_mut().zip(&*partial).for_each(|(sum, part)| *sum += f64::from(*part));
+    }
+}
+
+/// Factorizes the moments into R'R, R above the diagonal and on it; false where a pivot is too small.
+fn cholesky(moments: &mut [f64], width: usize) -> bool {
+    for i in 0..width {
+        let diagonal = moments[i * width + i];
+        let (above, row) = moments.split_at_mut(i * width);
+        let row = &mut row[..width];
+        for other in above.chunks_exact(width) {
+            let factor = other[i];
+            row[i..].iter_mut().zip(&other[i..]).for_each(|(x, y)| *x -= factor * y);
+        }
+        let pivot = row[i];
+        if !(pivot > PIVOT * diagonal && diagonal > 0.0) {
+            return false;
+        }
+        row[i..].iter_mut().for_each(|x| *x /= pivot.sqrt());
+    }
+    true
+}
+
+/// The inverse of the upper triangular factor, zeros below its diagonal.
+fn invert(factor: &[f64], inverse: &mut [f64], width: usize) {
+    inverse.fill(0.0);
+    for i in (0..width).rev() {
+        let (above, below) = inverse.split_at_mut((i + 1) * width);
+        let row = &mut above[i * width..];
+        row[i] = 1.0;
+        for l in i + 1..width {
+            let other = &below[(l - i - 1) * width..][..width];
+            row[l..].iter_mut().zip(&other[l..]).for_each(|(x, y)| *x -= factor[i * width + l] * y);
+        }
+        row[i..].iter_mut().for_each(|x| *x /= factor[i * width + i]);
+    }
+}
