@@ -22,12 +22,23 @@
 #define SVD_SHARED_REGION 1  /* elimination factors, then reflections */
 #define SVD_SHARED_VECTORS 2 /* eigenvectors of the tridiagonal matrix */
 
+#define SVD_ROTATED 1  /* the basis comes from rotations */
+#define SVD_ARRANGED 2 /* the tall factor is as it is to be */
+
+/* What factors are stored in. */
+#define SVD_F32 0
+#define SVD_F16 1
+#define SVD_BF16 2
+
+/* Columns that svd_project makes together. */
+#define SVD_PROJECTED 64
+
 /* What became of a matrix. */
 struct SvdVerdict {
     uint32_t state;
     int32_t rank;     /* columns in use */
     float tail;       /* ||A - A~|| / ||A|| */
-    uint32_t rotated; /* its basis comes from rotations */
+    uint32_t notes;   /* SVD_ROTATED, SVD_ARRANGED */
 };
 
 /* A'A of every matrix whose state is `wanted`. */
@@ -52,10 +63,13 @@ struct GramParams {
 /* Everything after A'A, for one rung of the ladder. */
 struct SvdParams {
     const void* a;    /* [batch, rows, width] f32|bf16|f16 */
-    float* tall;      /* [batch, rows, columns] */
-    float* s;         /* [batch, columns] */
-    float* small;     /* [batch, width, columns] */
-    double* partials; /* [batch, chunks, ..] lower triangles: A'A, then the moments tall' tall */
+    void* tall;       /* [batch, rows, columns] in tall_dtype: the tall factor on its way */
+    void* out_tall;   /* [batch, rows, columns] in factors */
+    float* s;         /* [batch, columns]; null: not wanted */
+    void* small;      /* [batch, width, columns] in factors */
+    double* partials; /* [batch, partial_sums, ..] lower triangles of A'A */
+    double* moments;  /* [batch, chunks, ..] lower triangles of tall' tall */
+    uint32_t* arrivals; /* [batch] blocks that have projected their rows */
     char* work;       /* [batch, work_stride] what svd_solve has no room for in shared memory */
     double* rotated;  /* [blocks of svd_rotate, ..] vectors and triangle of the matrix that it is at */
     double* basis;    /* [batch, columns, width] eigenvectors in rows */
@@ -74,13 +88,21 @@ struct SvdParams {
     int32_t rows;
     int32_t width;
     int32_t columns;
+    int32_t chunks;
     int32_t partial_sums; /* of each matrix */
+    uint32_t factors;    /* SVD_F32.. */
+    uint32_t tall_dtype;
     uint32_t rung; /* SVD_SINGLE, SVD_DOUBLE or SVD_JACOBI */
     uint32_t solve_shared; /* SVD_SHARED_.. */
     int32_t count; /* matrices */
     int32_t fresh; /* this rung is the first: the verdicts hold nothing yet */
     int32_t fast;  /* the first rung is taken as it comes */
     int32_t wide;  /* tall is V, whose signs are to be fixed, and not U */
+    int32_t dense; /* rows of A are whole aligned segments of 16 bytes */
+    int32_t fused; /* svd_project does what svd_finish and svd_mix do */
+    int32_t tall_is_scaled;  /* by s: it is A V */
+    int32_t small_is_scaled; /* by s */
+    int32_t values_only;
 };
 
 #ifdef __cplusplus

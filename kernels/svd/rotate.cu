@@ -1,6 +1,7 @@
 // Eigenvalues and vectors of A'A by cyclic Jacobi rotations in f64, for the rare matrix that svd_solve gave up on (Golub
 // and Van Loan, "Matrix Computations", section 8.5): a round rotates disjoint pairs of columns, a sweep meets every pair
 // once.
+#define LEAST_BLOCKS 1
 #include "svd/spectrum.cuh"
 
 constexpr int SWEEPS = 40;
@@ -163,9 +164,10 @@ __device__ __forceinline__ void rotate(const SvdParams& p, int64_t index, const 
     if (!diagonalize(at)) return;
     sort(at);
     const int rank = choose_rank(p, at.shared.values, 1.0);
+    if (p.values_only) return accept_values(p, index, at.shared.values, 1.0, rank, SVD_ROTATED);
     write_basis(p, index, at, rank);
     write_values(p, index, at.shared.values, 1.0, rank);
-    conclude(p, index, SVD_CHOSEN, rank, 1);
+    conclude(p, index, SVD_CHOSEN, rank, SVD_ROTATED);
 }
 
 // A block takes one matrix after another, so that there is little to remember.

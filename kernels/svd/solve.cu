@@ -59,7 +59,7 @@ template <class Stored, class Real> __device__ __forceinline__ void solve(const 
     double trace = 0;
     for (int i = threadIdx.x; i < n; i += THREADS) trace += partials.entry(i, i);
     const double energy = block_sum(trace, reinterpret_cast<double*>(smem));
-    if (threadIdx.x == 0) p.energy[index] = energy;
+    if (threadIdx.x == 0) p.energy[index] = energy, p.arrivals[index] = 0;
     if (p.rung == SVD_SINGLE && !(energy >= LEAST_SINGLE_ENERGY && energy <= MOST_SINGLE_ENERGY)) {
         return conclude(p, index, SVD_OPEN, 0);
     }
@@ -76,6 +76,7 @@ template <class Stored, class Real> __device__ __forceinline__ void solve(const 
     __syncthreads();
     const int rank = choose_rank(p, memory.values, scale);
     if (rank == 0) return conclude(p, index, SVD_OPEN, 0);
+    if (p.values_only) return accept_values(p, index, memory.values, scale, rank, 0);
     if (!find_vectors(memory.eigen, rank)) return conclude(p, index, p.rung == SVD_SINGLE ? SVD_OPEN : SVD_STUCK, 0);
     turn_all_back(p, index, memory, reduced.inverse_heights, rank);
     write_values(p, index, memory.values, scale, rank);

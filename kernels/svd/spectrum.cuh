@@ -2,8 +2,9 @@
 #pragma once
 #include "svd/matrix.cuh"
 
-// What an f32 triangle is trusted with: s_1 / s_rank, and the share of the energy left out.
-constexpr double SINGLE_CONDITION = 100;
+// What an f32 triangle is trusted with: s_1 / s_rank, for factors and for s alone, and the
+// share of the energy left out.
+constexpr double SINGLE_CONDITION = 100, SINGLE_CONDITION_OF_VALUES = 10;
 constexpr double SINGLE_TAIL = 1e-4;
 constexpr double LEAST_SINGLE_ENERGY = 1e-12, MOST_SINGLE_ENERGY = 1e24;
 // More than any finite f32 entries have.
@@ -40,8 +41,8 @@ template <class Real> __device__ __forceinline__ int choose_rank(const SvdParams
     double left = 1;
     do left -= values[rank++] * share;
     while (rank < p.columns && (p.relative < 0 || left > tolerated));
-    const bool resolved =
-        values[rank - 1] * SINGLE_CONDITION * SINGLE_CONDITION >= double(values[0]) && left >= SINGLE_TAIL;
+    const double condition = p.values_only ? SINGLE_CONDITION_OF_VALUES : SINGLE_CONDITION;
+    const bool resolved = values[rank - 1] * condition * condition >= double(values[0]) && left >= SINGLE_TAIL;
     return single && !p.fast && !resolved ? 0 : rank;
 }
 
@@ -53,8 +54,25 @@ __device__ __forceinline__ void write_values(const SvdParams& p, int64_t index, 
     }
 }
 
+__device__ __forceinline__ uint32_t solved_state(const SvdParams& p, uint32_t notes) {
+    return p.rung == SVD_SINGLE ? SVD_SINGLE : notes & SVD_ROTATED ? SVD_JACOBI : SVD_DOUBLE;
+}
+
 __device__ __forceinline__ void conclude(const SvdParams& p, int64_t index, uint32_t state, int rank,
-                                         uint32_t rotated = 0) {
+                                         uint32_t notes = 0) {
     if (threadIdx.x != 0) return;
-    p.verdicts[index] = {state, rank, state == SVD_ZERO ? 0.0f : NAN, rotated};
+    p.verdicts[index] = {state, rank, state == SVD_ZERO ? 0.0f : NAN, notes};
+}
+
+// Ends a matrix of which only s is wanted.
+template <class Real>
+__device__ __forceinline__ void accept_values(const SvdParams& p, int64_t index, const Real* values, double share, int rank,
+                                              uint32_t notes) {
+    const double energy = p.energy[index];
+    double left = 1;
+    for (int i = 0; i < rank; i++) left -= values[i] * share;
+    for (int i = threadIdx.x; i < p.columns; i += THREADS) {
+        p.s[index * p.columns + i] = i < rank ? float(sqrt(fmax(values[i] * share, 0.0) * energy)) : 0;
+    }
+    if (threadIdx.x == 0) p.verdicts[index] = {solved_state(p, notes), rank, float(sqrt(fmax(left, 0.0))), notes};
 }

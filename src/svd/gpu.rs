@@ -4,10 +4,11 @@
 use super::{
     Mode, OP, Options, Output, Rank, Rung, Sizes, Svd,
     params::{
-        GramParams, SVD_CHOSEN, SVD_CHUNK_ROWS, SVD_DOUBLE, SVD_JACOBI, SVD_OPEN, SVD_SHARED_REGION, SVD_SHARED_VECTORS,
-        SVD_SINGLE, SvdParams,
+        GramParams, SVD_BF16, SVD_CHOSEN, SVD_CHUNK_ROWS, SVD_DOUBLE, SVD_F16, SVD_F32, SVD_JACOBI, SVD_OPEN, SVD_PROJECTED,
+        SVD_SHARED_REGION, SVD_SHARED_VECTORS, SVD_SINGLE, SvdParams,
     },
     verdict::ROW_BYTES,
+    watch::Steps,
 };
 use crate::{
     Dtype, Error, Result, Scratch, Tensor,
@@ -33,7 +34,7 @@ const MAX_CHUNKS: usize = 65_535;
 const SHARED: usize = 99 * 1024;
 /// Columns and rows of tiles in shared memory.
 const WIDTH: usize = 128;
-const TILE: usize = 64;
+const TILE: usize = SVD_PROJECTED as usize;
 
 /// The extents of a call in the tall orientation.
 #[derive(Clone, Copy)]
@@ -60,7 +61,11 @@ impl Extents {
 
 /// Where working memory begins, in bytes from the start of the arena.
 struct Workspace {
+    /// f32 for factors of other dtypes on their way.
+    tall: usize,
     partials: usize,
+    moments: usize,
+    arrivals: usize,
     work: usize,
     work_stride: usize,
     rotated: usize,
@@ -72,8 +77,9 @@ struct Workspace {
 }
 
 impl Workspace {
-    fn new(extents: &Extents) -> Self {
-        let Extents { batch, width, columns, sums, .. } = *extents;
+    fn new(extents: &Extents, options: &Options) -> Self {
+        let Extents { batch, rows, width, columns, chunks, sums, .. } = *extents;
+        let staged = options.factors != Dtype::F32 && options.output != Output::ValuesOnly;
         let wave = batch.min(WAVE);
         let work_stride = ((triangle(width) + columns * (width | 1)) * size_of::<f64>()).next_multiple_of(16);
         let mut bytes = 0;
@@ -83,6 +89,9 @@ impl Workspace {
             start
         };
         Self {
+            tall: next(if staged { wave * rows * columns } else { 0 }, size_of::<f32>()),
+            moments: next(wave * chunks * triangle(columns), size_of::<f64>()),
+            arrivals: next(wave, size_of::<u32>()),
             partials: next(wave * sums * triangle(width), size_of::<f64>()),
             work: next(wave, work_stride),
             work_stride,
@@ -96,8 +105,8 @@ impl Workspace {
     }
 }
 
-pub(super) fn scratch_bytes(sizes: Sizes) -> usize {
-    Workspace::new(&Extents::new(sizes)).bytes
+pub(super) fn scratch_bytes(sizes: Sizes, options: &Options) -> usize {
+    Workspace::new(&Extents::new(sizes), options).bytes
 }
 
 /// Elements of a lower triangle.
@@ -126,13 +135,12 @@ fn solve_shared(width: usize, columns: usize, size: usize) -> (usize, u32) {
 
 const ROTATE_SHARED: usize = WIDTH / 2 * 24 + WIDTH * 8 + WIDTH * 4;
 
-fn project_shared(dtype: Dtype) -> usize {
-    let (size, parts) = match dtype {
-        Dtype::F32 => (4, 1),
-        Dtype::F16 => (2, 2),
-        _ => (2, 3),
-    };
-    TILE * 4 + TILE * (WIDTH * size + 16) * (1 + parts)
+fn project_shared(dtype: Dtype, columns: usize) -> usize {
+    let (size, parts) = if dtype == Dtype::F32 { (4, 1) } else { (2, 2) };
+    let (columns, rows) = (columns.next_multiple_of(16).min(TILE), 128 / size);
+    let (row, moments) = (WIDTH * size + 16, rows * (TILE + 8) * 4 + triangle(columns) * 4);
+    let projecting = TILE * 4 + 2 * THREADS as usize * 8 + parts * columns * row + 2 * rows * row + moments;
+    projecting.max(finish_shared(columns)).max(mix_shared(columns))
 }
 
 fn project_wide_shared(width: usize) -> usize {
@@ -207,9 +215,6 @@ pub(super) fn truncated(
     out: &mut Svd,
     scratch: &mut Scratch,
 ) -> Result<()> {
-    if options.output != Output::Usv || options.factors != Dtype::F32 {
-        return Err(a.device().unsupported("svd::truncated with an output other than U, s and V in f32"));
-    }
     let extents = Extents::new(sizes);
     let most = MAX_CHUNKS * SVD_CHUNK_ROWS as usize;
     if extents.rows > most || extents.batch > i32::MAX as usize {
@@ -217,10 +222,7 @@ pub(super) fn truncated(
         let expected = format!("max(m, n) <= {most} and at most {} matrices on {}", i32::MAX, a.device());
         return Err(Error::shape(OP, found, expected));
     }
-    let [u, s, v] = [out.u.address_mut(OP)?, out.s.address_mut(OP)?, out.v.address_mut(OP)?];
-    let verdicts = out.table.address_mut(OP)?;
-    let (tall, small) = if extents.wide { (v, u) } else { (u, v) };
-    let workspace = Workspace::new(&extents);
+    let workspace = Workspace::new(&extents, options);
     let base = scratch.address(&a.device(), workspace.bytes)?;
     let single = options.start == Rung::Single && rank.may_start_in_single(extents.width);
     let rungs = match options.start {
@@ -229,30 +231,47 @@ pub(super) fn truncated(
         _ => vec![SVD_DOUBLE],
     };
     let dense = !extents.wide && is_dense(a);
-    let (readers, fast) = (Readers::new(a.dtype()), options.mode == Mode::Fast);
-    let call = Call { a, extents, rank, rungs, fast, dense, readers, tall, s, small, verdicts, workspace, base };
+    let outputs = Outputs::new(&extents, out)?;
+    let call = Call { a, extents, rank, options, rungs, dense, readers: Readers::new(a.dtype()), outputs, workspace, base };
+    let steps = Steps(options.watch.as_ref());
     let walk = Walk::new(a);
     let each = walk.inner.0 * walk.outer.0;
+    steps.begin(walk.starts.len() * each.div_ceil(WAVE))?;
     for (i, start) in walk.starts.iter().enumerate() {
         for first in (0..each).step_by(WAVE) {
             call.wave(&walk, *start, first, i * each + first, WAVE.min(each - first))?;
+            steps.done()?;
         }
     }
     Ok(())
+}
+
+/// Where results go.
+struct Outputs {
+    tall: Address,
+    /// Nowhere when s is not wanted.
+    s: Address,
+    small: Address,
+    verdicts: Address,
+}
+
+impl Outputs {
+    fn new(extents: &Extents, out: &mut Svd) -> Result<Self> {
+        let s = if out.s.is_empty() { Address::NULL } else { out.s.address_mut(OP)? };
+        let (tall, small) = if extents.wide { (&mut out.v, &mut out.u) } else { (&mut out.u, &mut out.v) };
+        Ok(Self { tall: tall.address_mut(OP)?, s, small: small.address_mut(OP)?, verdicts: out.table.address_mut(OP)? })
+    }
 }
 
 struct Call<'a> {
     a: &'a Tensor,
     extents: Extents,
     rank: Rank,
+    options: &'a Options,
     rungs: Vec<u32>,
-    fast: bool,
     dense: bool,
     readers: Readers,
-    tall: Address,
-    s: Address,
-    small: Address,
-    verdicts: Address,
+    outputs: Outputs,
     workspace: Workspace,
     base: Address,
 }
@@ -260,59 +279,96 @@ struct Call<'a> {
 impl Call<'_> {
     /// Factorizes `count` matrices: from `first` on among those that `start` leads to, from `index` on in the output.
     fn wave(&self, walk: &Walk, start: usize, first: usize, index: usize, count: usize) -> Result<()> {
-        let Extents { width, columns, chunks, sums, wide, .. } = self.extents;
+        let Extents { columns, chunks, wide, .. } = self.extents;
         let device = &self.a.device();
         let mut params = self.params(walk, start, first, index, count);
-        let blocks = |y: usize, z: usize, shared| Grid { blocks: [count as u32, y as u32, z as u32], threads: THREADS, shared };
-        let grams = [gram_shared(width), GRAM_WIDE_SHARED];
-        let moments = [gram_shared(columns), GRAM_WIDE_SHARED];
-        let projections = [project_shared(self.a.dtype()), project_wide_shared(width)];
+        let blocks = |y: usize, shared| Grid { blocks: [count as u32, y as u32, 1], threads: THREADS, shared };
         for rung in &self.rungs {
-            let thorough = usize::from(*rung != SVD_SINGLE);
-            let (solve, shared) = [(kernels::SVD_SOLVE_F32, size_of::<f32>()), (kernels::SVD_SOLVE_F64, size_of::<f64>())]
-                .map(|(kernel, size)| (kernel, solve_shared(width, columns, size)))[thorough];
             params.rung = *rung;
-            params.solve_shared = shared.1;
-            let of_a = gram_of(&params, self.dense);
-            device.launch(&self.readers.gram[thorough], blocks(sums, 1, grams[thorough]), &of_a)?;
-            device.launch(&solve, blocks(1, 1, shared.0), &params)?;
-            if thorough == 1 {
-                let grid = Grid { blocks: [count.min(ROTATING) as u32, 1, 1], threads: THREADS, shared: ROTATE_SHARED };
-                device.launch(&kernels::SVD_ROTATE, grid, &params)?;
+            self.solve(&mut params)?;
+            if params.values_only == 0 {
+                self.project(&mut params)?;
             }
-            let project = blocks(chunks, columns.div_ceil(TILE), projections[thorough]);
-            device.launch(&self.readers.project[thorough], project, &params)?;
-            let gram = [kernels::SVD_GRAM_F32, kernels::SVD_GRAM_WIDE_F32][thorough];
-            device.launch(&gram, blocks(sums, 1, moments[thorough]), &moments_of(&params))?;
-            device.launch(&kernels::SVD_FINISH, blocks(1, 1, finish_shared(columns)), &params)?;
             params.fresh = 0;
         }
-        device.launch(&kernels::SVD_ORTHOGONALIZE, blocks(1, 1, finish_shared(columns)), &params)?;
-        device.launch(&kernels::SVD_MIX, blocks(chunks, 1, mix_shared(columns)), &params)?;
-        if wide {
-            device.launch(&kernels::SVD_SIGNS, blocks(1, 1, SIGNS_SHARED), &params)?;
+        device.launch(&kernels::SVD_ORTHOGONALIZE, blocks(1, finish_shared(columns)), &params)?;
+        device.launch(&kernels::SVD_MIX, blocks(chunks, mix_shared(columns)), &params)?;
+        if wide && params.values_only == 0 {
+            device.launch(&kernels::SVD_SIGNS, blocks(1, SIGNS_SHARED), &params)?;
         }
         Ok(())
     }
 
+    /// A'A and its eigenvectors, on the rung of `params`.
+    fn solve(&self, params: &mut SvdParams) -> Result<()> {
+        let Extents { width, columns, sums, .. } = self.extents;
+        let device = &self.a.device();
+        let blocks = |y: usize, shared| Grid { blocks: [params.count as u32, y as u32, 1], threads: THREADS, shared };
+        let thorough = usize::from(params.rung != SVD_SINGLE);
+        let gram = blocks(sums, [gram_shared(width), GRAM_WIDE_SHARED][thorough]);
+        device.launch(&self.readers.gram[thorough], gram, &gram_of(params))?;
+        let (kernel, size) = [(kernels::SVD_SOLVE_F32, size_of::<f32>()), (kernels::SVD_SOLVE_F64, size_of::<f64>())][thorough];
+        let (bytes, shared) = solve_shared(width, columns, size);
+        let grid = blocks(1, bytes);
+        params.solve_shared = shared;
+        device.launch(&kernel, grid, params)?;
+        if thorough == 1 {
+            let grid =
+                Grid { blocks: [(params.count as u32).min(ROTATING as u32), 1, 1], threads: THREADS, shared: ROTATE_SHARED };
+            device.launch(&kernels::SVD_ROTATE, grid, params)?;
+        }
+        Ok(())
+    }
+
+    /// The tall factor, judged. Where one block makes all columns in f32, that is all one kernel.
+    fn project(&self, params: &mut SvdParams) -> Result<()> {
+        let Extents { width, columns, chunks, .. } = self.extents;
+        let device = &self.a.device();
+        let thorough = usize::from(params.rung != SVD_SINGLE);
+        let fused = thorough == 0 && columns <= TILE;
+        params.fused = i32::from(fused);
+        if fused || self.options.factors == Dtype::F32 {
+            (params.tall, params.tall_dtype) = (params.out_tall, params.factors);
+        } else {
+            (params.tall, params.tall_dtype) = (self.base.offset(self.workspace.tall), SVD_F32);
+        }
+        let blocks =
+            |y: usize, z: usize, shared| Grid { blocks: [params.count as u32, y as u32, z as u32], threads: THREADS, shared };
+        let shared = [project_shared(self.a.dtype(), columns), project_wide_shared(width)][thorough];
+        device.launch(&self.readers.project[thorough], blocks(chunks, columns.div_ceil(TILE), shared), params)?;
+        if fused {
+            return Ok(());
+        }
+        let (gram, shared) =
+            [(kernels::SVD_GRAM_F32, gram_shared(columns)), (kernels::SVD_GRAM_WIDE_F32, GRAM_WIDE_SHARED)][thorough];
+        device.launch(&gram, blocks(chunks, 1, shared), &moments_of(params))?;
+        device.launch(&kernels::SVD_FINISH, blocks(1, 1, finish_shared(columns)), params)
+    }
+
     fn params(&self, walk: &Walk, start: usize, first: usize, index: usize, count: usize) -> SvdParams {
-        let Extents { rows, width, columns, sums, wide, .. } = self.extents;
+        let Extents { rows, width, columns, chunks, sums, wide, .. } = self.extents;
+        let Options { mode, output, factors, .. } = *self.options;
         let row_stride = self.a.strides()[self.a.shape().len() - 2] as i64;
         let at = |offset: usize| self.base.offset(offset);
-        let of = |address: Address, elements: usize| address.offset(index * elements * size_of::<f32>());
+        let factor = |address: Address, rows: usize| address.offset(factors.bytes_of(index * rows * columns));
+        let (u_is_scaled, v_is_scaled) = (output == Output::LatentDecoder, output == Output::Qb);
+        let s = if self.outputs.s == Address::NULL { 0 } else { index * columns * size_of::<f32>() };
         SvdParams {
             a: self.a.address().offset(self.a.dtype().bytes_of(start)),
-            tall: of(self.tall, rows * columns),
-            s: of(self.s, columns),
-            small: of(self.small, width * columns),
+            tall: factor(self.outputs.tall, rows),
+            out_tall: factor(self.outputs.tall, rows),
+            s: self.outputs.s.offset(s),
+            small: factor(self.outputs.small, width),
             partials: at(self.workspace.partials),
+            moments: at(self.workspace.moments),
+            arrivals: at(self.workspace.arrivals),
             work: at(self.workspace.work),
             rotated: at(self.workspace.rotated),
             basis: at(self.workspace.basis),
             values: at(self.workspace.values),
             energy: at(self.workspace.energy),
             mix: at(self.workspace.mix),
-            verdicts: self.verdicts.offset(index * ROW_BYTES),
+            verdicts: self.outputs.verdicts.offset(index * ROW_BYTES),
             row_stride: if wide { 1 } else { row_stride },
             column_stride: if wide { row_stride } else { 1 },
             inner_stride: walk.inner.1 as i64,
@@ -327,14 +383,31 @@ impl Call<'_> {
             rows: rows as i32,
             width: width as i32,
             columns: columns as i32,
+            chunks: chunks as i32,
             partial_sums: sums as i32,
+            factors: code(factors),
+            tall_dtype: code(factors),
             rung: SVD_SINGLE,
             solve_shared: 0,
             count: count as i32,
             fresh: 1,
-            fast: i32::from(self.fast),
+            fast: i32::from(mode == Mode::Fast),
             wide: i32::from(wide),
+            dense: i32::from(self.dense),
+            fused: 0,
+            tall_is_scaled: i32::from(if wide { v_is_scaled } else { u_is_scaled }),
+            small_is_scaled: i32::from(if wide { u_is_scaled } else { v_is_scaled }),
+            values_only: i32::from(output == Output::ValuesOnly),
         }
+    }
+}
+
+/// What kernels know a dtype of factors by.
+fn code(dtype: Dtype) -> u32 {
+    match dtype {
+        Dtype::F16 => SVD_F16,
+        Dtype::BF16 => SVD_BF16,
+        _ => SVD_F32,
     }
 }
 
@@ -347,7 +420,7 @@ fn is_dense(a: &Tensor) -> bool {
 }
 
 /// A'A of the matrices that are to be solved.
-fn gram_of(p: &SvdParams, dense: bool) -> GramParams {
+fn gram_of(p: &SvdParams) -> GramParams {
     GramParams {
         a: p.a,
         verdicts: p.verdicts,
@@ -363,7 +436,7 @@ fn gram_of(p: &SvdParams, dense: bool) -> GramParams {
         wanted: SVD_OPEN,
         all: p.fresh,
         by_rank: 0,
-        dense: i32::from(dense),
+        dense: p.dense,
     }
 }
 
@@ -381,6 +454,8 @@ fn moments_of(p: &SvdParams) -> GramParams {
         wanted: SVD_CHOSEN,
         all: 0,
         by_rank: 1,
-        ..gram_of(p, p.columns % 4 == 0)
+        dense: i32::from(p.columns % 4 == 0),
+        partials: p.moments,
+        ..gram_of(p)
     }
 }

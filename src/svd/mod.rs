@@ -298,7 +298,7 @@ pub fn scratch_bytes(shape: &[usize], columns: usize, options: &Options, device:
     let sizes = Sizes::new(shape, columns, device)?;
     match device.kind() {
         Kind::Cpu => Ok(cpu::scratch_bytes(sizes, options)),
-        _ => Ok(gpu::scratch_bytes(sizes)),
+        _ => Ok(gpu::scratch_bytes(sizes, options)),
     }
 }
 
