@@ -55,6 +55,26 @@ __device__ __forceinline__ void load_tile(To* tile, const Matrix<T>& a, int star
     }
 }
 
+// Entries of factors, in whatever they are stored in.
+__device__ __forceinline__ float load_entry(const void* from, uint32_t dtype, int64_t i) {
+    if (dtype == SVD_F32) return static_cast<const float*>(from)[i];
+    if (dtype == SVD_F16) return to_float(static_cast<const f16*>(from)[i]);
+    return to_float(static_cast<const bf16*>(from)[i]);
+}
+__device__ __forceinline__ void store_entry(void* to, uint32_t dtype, int64_t i, float x) {
+    if (dtype == SVD_F32) {
+        static_cast<float*>(to)[i] = x;
+    } else if (dtype == SVD_F16) {
+        static_cast<f16*>(to)[i] = from_float<f16>(x);
+    } else {
+        static_cast<bf16*>(to)[i] = from_float<bf16>(x);
+    }
+}
+
+__device__ __forceinline__ bool is_solved(uint32_t state) {
+    return state == SVD_SINGLE || state == SVD_DOUBLE || state == SVD_JACOBI;
+}
+
 __device__ __forceinline__ double warp_sum(double x) {
 #pragma unroll
     for (int distance = 16; distance > 0; distance /= 2) x += __shfl_xor_sync(0xffffffffu, x, distance);

@@ -1,67 +1,82 @@
-// tall = A V / s, by chunks of rows: on tensor cores, or in f64 where those do not suffice.
-#include "svd/matrix.cuh"
+// tall = A V / s, by chunks of rows on tensor cores. Where one block makes all columns, it sums up their moments as well, and
+// the last block of a matrix finishes it.
+#define LEAST_BLOCKS 2
+#include "device/reduce.cuh"
+#include "svd/finish.cuh"
+#include "svd/mix.cuh"
+#include "svd/scales.cuh"
+#include "svd/tiles.cuh"
 
-constexpr int TILE_ROWS = 64;
-constexpr int TILE_COLUMNS = 64;  // columns of the result that are made together
-constexpr int SIDE = 16;          // threads form a square where they multiply one by one
-constexpr int EACH = TILE_COLUMNS / SIDE;
-
+constexpr int STAGES = 2;
+constexpr int PARTIAL_ROWS = 256;  // sums in f32 are no longer than this
+constexpr int HALVES = 2;          // of the warps, which take products of rows in turns
 // Rows far enough apart that neighbouring ones fall into other banks.
 template <class T> constexpr int STRIDE = MAX_WIDTH + 16 / sizeof(T);
-// Parts that an entry of V is the sum of, so that nothing of its 24 bits is lost.
-template <class T> constexpr int PARTS = 1;
-template <> constexpr int PARTS<bf16> = 3;
-template <> constexpr int PARTS<f16> = 2;
-template <class T> constexpr int PART = TILE_COLUMNS * STRIDE<T>;
+constexpr int RESULT_STRIDE = SVD_PROJECTED + 8;
+template <class T> constexpr int TILE_ROWS = 128 / sizeof(T);
+// Parts that an entry of V is the sum of: 16 of its bits, or 22, and what that leaves is small beside the least tail that
+// this rung is trusted with.
+template <class T> constexpr int PARTS = sizeof(T) == 4 ? 1 : 2;
 
-// Columns `first`.. of V, one in each row, split into parts.
+// Columns of V, one in each row, split into parts.
 template <class T>
-__device__ __forceinline__ void load_basis(T* parts, const double* basis, int n, int count, int width) {
+__device__ __forceinline__ void load_basis(T* parts, const double* basis, int n, int count, int columns, int width) {
 #pragma unroll 2  // unrolled further, it spills
-    for (int k = warp_index(); k < TILE_COLUMNS; k += WARPS) {
+    for (int k = warp_index(); k < columns; k += WARPS) {
         for (int i = lane_index(); i < width; i += 32) {
             float left = k < count && i < n ? float(basis[k * n + i]) : 0;
 #pragma unroll
             for (int part = 0; part < PARTS<T>; part++) {
                 const T rounded = from_float<T>(left);
-                parts[part * PART<T> + k * STRIDE<T> + i] = rounded;
+                parts[(part * columns + k) * STRIDE<T> + i] = rounded;
                 left -= to_float(rounded);
             }
         }
     }
 }
 
-// Large products, and the small ones that would be lost among them.
-struct Sums {
-    float large[4][4], small[4][4];
+// Large products, and the small ones that would be lost among them, of 16 rows with 16 columns.
+struct Products {
+    float large[2][4], small[2][4];
 };
 
-// A tile of 16 x 32 of the result for each warp.
+// Warps stand in rows of 16 rows of a tile and take blocks of 16 columns in turns.
+template <class T> constexpr int WARP_ROWS = TILE_ROWS<T> / 16;
+template <class T> constexpr int WARP_COLUMNS = WARPS / WARP_ROWS<T>;
+template <class T> constexpr int BLOCKS = SVD_PROJECTED / 16 / WARP_COLUMNS<T>;
+template <class T> __device__ __forceinline__ int block_column(int block) {
+    return (warp_index() / WARP_ROWS<T> + block * WARP_COLUMNS<T>) * 16;
+}
+
 template <class T>
-__device__ __forceinline__ void multiply(Sums& sums, const T* tile, const T* parts, int row, int column, int width) {
-    const int lane = lane_index();
-    const T* from = parts + (column + (lane & 7) + (lane >> 4) * 8) * STRIDE<T> + (lane >> 3 & 1) * 8;
+__device__ __forceinline__ void multiply(Products (&products)[BLOCKS<T>], const T* tile, const T* parts, int columns, int width) {
+    const int lane = lane_index(), row = warp_index() % WARP_ROWS<T> * 16;
     for (int k = 0; k < width; k += 16) {
         uint32_t a[4];
         ldmatrix_x4(a, tile + (row + (lane & 15)) * STRIDE<T> + k + (lane >> 4) * 8);
 #pragma unroll
-        for (int part = 0; part < PARTS<T>; part++) {
-#pragma unroll
-            for (int j = 0; j < 4; j += 2) {
-                uint32_t b[4];
-                ldmatrix_x4(b, from + part * PART<T> + j * 8 * STRIDE<T> + k);
-                mma_m16n8k16(part == 0 ? sums.large[j] : sums.small[j], a, b[0], b[1], T{});
-                mma_m16n8k16(part == 0 ? sums.large[j + 1] : sums.small[j + 1], a, b[2], b[3], T{});
-            }
+        for (int block = 0; block < BLOCKS<T>; block++) {
+            const int column = block_column<T>(block);
+            if (column >= columns) break;
+            const T* from = parts + (column + (lane & 7) + (lane >> 4) * 8) * STRIDE<T> + (lane >> 3 & 1) * 8 + k;
+            uint32_t b[4];
+            ldmatrix_x4(b, from);
+            mma_m16n8k16(products[block].large[0], a, b[0], b[1], T{});
+            mma_m16n8k16(products[block].large[1], a, b[2], b[3], T{});
+            ldmatrix_x4(b, from + columns * STRIDE<T>);
+            mma_m16n8k16(products[block].small[0], a, b[0], b[1], T{});
+            mma_m16n8k16(products[block].small[1], a, b[2], b[3], T{});
         }
     }
 }
 
 // In f32 each factor is split in two, and the product of the lower halves left out.
 template <>
-__device__ __forceinline__ void multiply(Sums& sums, const float* tile, const float* parts, int row, int column,
-                                         int width) {
-    const int group = lane_index() >> 2, k_lane = lane_index() & 3;
+__device__ __forceinline__ void multiply(Products (&products)[BLOCKS<float>], const float* tile, const float* parts,
+                                         int columns, int width) {
+    const int group = lane_index() >> 2, k_lane = lane_index() & 3, row = warp_index() % WARP_ROWS<float> * 16;
+    const int column = block_column<float>(0);
+    if (column >= columns) return;
     for (int k = 0; k < width; k += 8) {
         uint32_t a[4], a_low[4];
 #pragma unroll
@@ -70,113 +85,124 @@ __device__ __forceinline__ void multiply(Sums& sums, const float* tile, const fl
             split_tf32(x, a[i], a_low[i]);
         }
 #pragma unroll
-        for (int j = 0; j < 4; j++) {
+        for (int j = 0; j < 2; j++) {
             uint32_t b[2], b_low[2];
 #pragma unroll
             for (int i = 0; i < 2; i++) {
                 split_tf32(parts[(column + j * 8 + group) * STRIDE<float> + k + k_lane + i * 4], b[i], b_low[i]);
             }
-            mma_m16n8k8_tf32(sums.small[j], a_low, b[0], b[1]);
-            mma_m16n8k8_tf32(sums.small[j], a, b_low[0], b_low[1]);
-            mma_m16n8k8_tf32(sums.large[j], a, b[0], b[1]);
+            mma_m16n8k8_tf32(products[0].small[j], a_low, b[0], b[1]);
+            mma_m16n8k8_tf32(products[0].small[j], a, b_low[0], b_low[1]);
+            mma_m16n8k8_tf32(products[0].large[j], a, b[0], b[1]);
         }
     }
 }
 
-// 1 / s of the columns from `first`; zero beyond the rank, whose products are read and dropped.
-template <class T> __device__ __forceinline__ void load_scales(T* scales, const SvdParams& p, int first, int rank) {
-    const int i = threadIdx.x;
-    if (i < TILE_COLUMNS) {
-        scales[i] = first + i < rank ? T(1 / sqrt(p.values[int64_t(blockIdx.x) * p.columns + first + i])) : T(0);
+// The result of a tile goes to memory and, for its moments, to shared memory.
+template <class T>
+__device__ __forceinline__ void store(const SvdParams& p, const Products (&products)[BLOCKS<T>], const float* scales,
+                                      float* result, int tile_row, int first, int columns) {
+    const int64_t index = blockIdx.x;
+#pragma unroll
+    for (int block = 0; block < BLOCKS<T>; block++) {
+        if (block_column<T>(block) >= columns) break;
+#pragma unroll
+        for (int e = 0; e < 8; e++) {
+            const int row = warp_index() % WARP_ROWS<T> * 16 + (lane_index() >> 2) + (e >> 1 & 1) * 8;
+            const int column = block_column<T>(block) + (e >> 2) * 8 + (lane_index() & 3) * 2 + (e & 1);
+            const float x = (products[block].large[e >> 2][e & 3] + products[block].small[e >> 2][e & 3]) * scales[column];
+            if (p.fused) result[row * RESULT_STRIDE + column] = x;
+            if (tile_row + row >= p.rows || first + column >= p.columns) continue;
+            store_entry(p.tall, p.tall_dtype, (index * p.rows + tile_row + row) * p.columns + first + column, x);
+        }
     }
 }
 
-// Writes an entry of the factor, unless it lies beyond its edges.
-__device__ __forceinline__ void store(const SvdParams& p, int row, int column, int rank, float x) {
-    if (row < p.rows && column < rank) p.tall[(int64_t(blockIdx.x) * p.rows + row) * p.columns + column] = x;
+// Of the triangle of moments two warps have a row of squares, each for half of the rows of a tile.
+constexpr int SQUARES = SVD_PROJECTED / 16;
+template <int Rows> __device__ __forceinline__ void add_moments(Sums (&sums)[SQUARES], const float* result, int columns) {
+    using Part = Fragment<float, RESULT_STRIDE>;
+    const int q = warp_index() % 4;
+    if (q * 16 >= columns) return;
+    for (int k = warp_index() / 4 * Part::ROWS; k < Rows; k += HALVES * Part::ROWS) {
+        Part own;
+        own.load(result, k, q * 16);
+#pragma unroll
+        for (int j = 0; j < SQUARES; j++) {
+            if (j > q) break;
+            Part other;
+            other.load(result, k, j * 16);
+            add_product(sums[j], own, other);
+        }
+    }
 }
 
-template <class T> __device__ __forceinline__ void project(const SvdParams& p) {
-    DYN_SMEM(smem);
+__device__ __forceinline__ void drain(Sums (&sums)[SQUARES], float* triangle, int columns, bool first) {
+    const int q = warp_index() % 4;
+#pragma unroll
+    for (int j = 0; j < SQUARES; j++) {
+        if (j <= q) drain(sums[j], triangle, q * 16, j * 16, columns, first);
+    }
+}
+
+// Shared memory behind the tiles, for moments.
+struct Moments {
+    double* squares;  // [ROW_GROUPS, SVD_PROJECTED]
+    float *result, *triangle;
+};
+
+template <class T> __device__ __forceinline__ Moments project(const SvdParams& p, unsigned char* smem) {
     const int64_t index = blockIdx.x;
-    if (p.state[index] != SVD_CHOSEN) return;
-    const int rank = p.rank[index], first = blockIdx.z * TILE_COLUMNS, width = round_up(p.width, 16);
-    if (first >= rank) return;
-    float* scales = reinterpret_cast<float*>(smem);
-    T* tile = reinterpret_cast<T*>(scales + TILE_COLUMNS);
-    T* parts = tile + TILE_ROWS * STRIDE<T>;
+    const int rank = p.verdicts[index].rank, first = blockIdx.z * SVD_PROJECTED, width = round_up(p.width, 16);
+    const int columns = round_up(min(p.columns - first, SVD_PROJECTED), 16);
+    constexpr int ROWS = TILE_ROWS<T>;
+    float* const scales = reinterpret_cast<float*>(smem);
+    double* const squares = reinterpret_cast<double*>(scales + SVD_PROJECTED);
+    T* const parts = reinterpret_cast<T*>(squares + ROW_GROUPS<SVD_PROJECTED> * SVD_PROJECTED);
+    T* const tiles = parts + PARTS<T> * columns * STRIDE<T>;
+    float* const result = reinterpret_cast<float*>(tiles + STAGES * ROWS * STRIDE<T>);
+    float* const triangle = result + ROWS * RESULT_STRIDE;
     const auto a = matrix_of<T>(p, p.width);
     const int start = blockIdx.y * SVD_CHUNK_ROWS, end = min(start + SVD_CHUNK_ROWS, p.rows);
-    const int row = warp_index() % 4 * 16, column = warp_index() / 4 * 32;
-    load_basis(parts, p.basis + (index * p.columns + first) * p.width, p.width, rank - first, width);
-    load_scales(scales, p, first, rank);
-    for (int tile_row = start; tile_row < end; tile_row += TILE_ROWS) {
+    Pipeline<T, STAGES, ROWS, STRIDE<T>> pipeline(a, tiles, start, end, width, p.dense);
+    load_basis(parts, p.basis + (index * p.columns + first) * p.width, p.width, rank - first, columns, width);
+    load_scales(scales, p, first);
+    Sums sums[SQUARES] = {};
+    for (int row = start; row < end; row += ROWS) {
+        const T* tile = pipeline.next(row);
+        Products products[BLOCKS<T>] = {};
+        multiply(products, tile, parts, columns, width);
+        store<T>(p, products, scales, result, row, first, columns);
+        if (!p.fused) continue;
         __syncthreads();
-        load_tile<TILE_ROWS, STRIDE<T>>(tile, a, tile_row, width);
+        add_moments<ROWS>(sums, result, columns);
+        add_squares<SVD_PROJECTED, ROWS, RESULT_STRIDE>(squares, result, rank, row == start);
+        const int done = row + ROWS - start;
+        if (done % (HALVES * PARTIAL_ROWS) != 0 && row + ROWS < end) continue;
+        if (warp_index() / 4 == 0) drain(sums, triangle, rank, done <= HALVES * PARTIAL_ROWS);
         __syncthreads();
-        if (first + column >= rank) continue;
-        Sums sums = {};
-        multiply(sums, tile, parts, row, column, width);
-#pragma unroll
-        for (int j = 0; j < 4; j++) {
-#pragma unroll
-            for (int e = 0; e < 4; e++) {
-                const int to_row = tile_row + row + (lane_index() >> 2) + (e >> 1) * 8;
-                const int to = column + j * 8 + (lane_index() & 3) * 2 + (e & 1);
-                store(p, to_row, first + to, rank, (sums.large[j][e] + sums.small[j][e]) * scales[to]);
-            }
-        }
+        if (warp_index() / 4 == 1) drain(sums, triangle, rank, false);
     }
+    return {squares, result, triangle};
 }
 
-KERNEL(svd_project_f32, SvdParams, 256) { project<float>(p); }
-KERNEL(svd_project_bf16, SvdParams, 256) { project<bf16>(p); }
-KERNEL(svd_project_f16, SvdParams, 256) { project<f16>(p); }
-
-template <class T> __device__ __forceinline__ void project_wide(const SvdParams& p) {
+template <class T> __device__ __forceinline__ void project_and_finish(const SvdParams& p) {
     DYN_SMEM(smem);
     const int64_t index = blockIdx.x;
-    if (p.state[index] != SVD_CHOSEN) return;
-    const int rank = p.rank[index], first = blockIdx.z * TILE_COLUMNS;
-    if (first >= rank) return;
-    double* scales = reinterpret_cast<double*>(smem);
-    double* basis = scales + TILE_COLUMNS;  // [width, TILE_COLUMNS]
-    float* tile = reinterpret_cast<float*>(basis + p.width * TILE_COLUMNS);
-    const auto a = matrix_of<T>(p, p.width);
-    const int start = blockIdx.y * SVD_CHUNK_ROWS, end = min(start + SVD_CHUNK_ROWS, p.rows);
-    const int row = threadIdx.x / SIDE, column = threadIdx.x % SIDE;
-    for (int k = warp_index(); k < TILE_COLUMNS; k += WARPS) {
-        const double* from = p.basis + (index * p.columns + first + k) * p.width;
-        for (int i = lane_index(); i < p.width; i += 32) basis[i * TILE_COLUMNS + k] = first + k < rank ? from[i] : 0;
-    }
-    load_scales(scales, p, first, rank);
-    for (int tile_row = start; tile_row < end; tile_row += TILE_ROWS) {
+    if (p.verdicts[index].state != SVD_CHOSEN) return;
+    const Moments moments = project<T>(p, smem);
+    if (!p.fused) return;
+    __syncthreads();
+    const int rank = p.verdicts[index].rank;
+    double* const out = p.moments + (index * p.chunks + blockIdx.y) * packed(p.columns, 0);
+    write_triangle<SVD_PROJECTED>(out, moments.triangle, moments.squares, rank, true);
+    if (!last_block_to_arrive(p.arrivals + index, p.chunks, reinterpret_cast<unsigned*>(smem))) return;
+    if (judge(p, smem)) {
         __syncthreads();
-        load_tile<TILE_ROWS, MAX_WIDTH>(tile, a, tile_row, p.width);
-        __syncthreads();
-        double sums[EACH][EACH] = {};
-        for (int k = 0; k < p.width; k++) {
-            double y[EACH];
-#pragma unroll
-            for (int j = 0; j < EACH; j++) y[j] = basis[k * TILE_COLUMNS + column + j * SIDE];
-#pragma unroll
-            for (int i = 0; i < EACH; i++) {
-                const double x = tile[(row + i * SIDE) * MAX_WIDTH + k];
-#pragma unroll
-                for (int j = 0; j < EACH; j++) sums[i][j] += x * y[j];
-            }
-        }
-#pragma unroll
-        for (int i = 0; i < EACH; i++) {
-#pragma unroll
-            for (int j = 0; j < EACH; j++) {
-                const int to = column + j * SIDE;
-                store(p, tile_row + row + i * SIDE, first + to, rank, float(sums[i][j] * scales[to]));
-            }
-        }
+        mix_rows(p, smem, rank, 0, p.rows);
     }
 }
 
-KERNEL(svd_project_wide_f32, SvdParams, 256) { project_wide<float>(p); }
-KERNEL(svd_project_wide_bf16, SvdParams, 256) { project_wide<bf16>(p); }
-KERNEL(svd_project_wide_f16, SvdParams, 256) { project_wide<f16>(p); }
+KERNEL(svd_project_f32, SvdParams, 256) { project_and_finish<float>(p); }
+KERNEL(svd_project_bf16, SvdParams, 256) { project_and_finish<bf16>(p); }
+KERNEL(svd_project_f16, SvdParams, 256) { project_and_finish<f16>(p); }

@@ -1,10 +1,14 @@
 //! The SVD on a device. Each kernel takes a step for a whole wave of matrices and leaves those alone that need it not, so
-//! the ladder is climbed there, and the host waits once, for the verdicts.
+//! the ladder is climbed there, and the host never waits.
 
 use super::{
-    OP, Options, Output, Rank, Rung, Sizes, Svd,
-    params::{GramParams, SVD_CHOSEN, SVD_CHUNK_ROWS, SVD_DOUBLE, SVD_JACOBI, SVD_OPEN, SVD_SINGLE, SvdParams},
-    verdict::Row,
+    Mode, OP, Options, Output, Rank, Rung, Sizes, Svd,
+    params::{
+        GramParams, SVD_BF16, SVD_CHOSEN, SVD_CHUNK_ROWS, SVD_DOUBLE, SVD_F16, SVD_F32, SVD_JACOBI, SVD_OPEN, SVD_PROJECTED,
+        SVD_SHARED_REGION, SVD_SHARED_VECTORS, SVD_SINGLE, SvdParams,
+    },
+    verdict::ROW_BYTES,
+    watch::Steps,
 };
 use crate::{
     Dtype, Error, Result, Scratch, Tensor,
@@ -20,13 +24,17 @@ mod kernels {
 const THREADS: u32 = 256;
 /// Matrices that have working memory at the same time.
 const WAVE: usize = 512;
+/// Blocks that rotate, each of which takes one matrix after another.
+const ROTATING: usize = 8;
+/// Matrices at once from which on one block sums up a whole matrix, so that there is less to write and read.
+const ENOUGH: usize = 128;
 /// The most blocks along y.
 const MAX_CHUNKS: usize = 65_535;
 /// Shared memory that every architecture has for a block.
 const SHARED: usize = 99 * 1024;
 /// Columns and rows of tiles in shared memory.
 const WIDTH: usize = 128;
-const TILE: usize = 64;
+const TILE: usize = SVD_PROJECTED as usize;
 
 /// The extents of a call in the tall orientation.
 #[derive(Clone, Copy)]
@@ -36,25 +44,31 @@ struct Extents {
     width: usize,
     columns: usize,
     chunks: usize,
+    /// Partial sums of moments.
+    sums: usize,
     wide: bool,
 }
 
 impl Extents {
-    fn new(sizes: Sizes) -> Self {
-        let Sizes { batch, m, n, columns, .. } = sizes;
+    fn new(sizes: &Sizes) -> Self {
+        let Sizes { batch, m, n, columns, .. } = *sizes;
         let rows = m.max(n);
-        Self { batch, rows, width: m.min(n), columns, chunks: rows.div_ceil(SVD_CHUNK_ROWS as usize), wide: m < n }
+        let chunks = rows.div_ceil(SVD_CHUNK_ROWS as usize);
+        let sums = if batch >= ENOUGH { 1 } else { chunks };
+        Self { batch, rows, width: m.min(n), columns, chunks, sums, wide: m < n }
     }
 }
 
 /// Where working memory begins, in bytes from the start of the arena.
 struct Workspace {
-    state: usize,
-    rank: usize,
-    tail: usize,
+    /// f32 for factors of other dtypes on their way.
+    tall: usize,
     partials: usize,
-    /// Nowhere when shared memory has room.
-    vectors: Option<usize>,
+    moments: usize,
+    arrivals: usize,
+    work: usize,
+    work_stride: usize,
+    rotated: usize,
     basis: usize,
     values: usize,
     energy: usize,
@@ -63,9 +77,11 @@ struct Workspace {
 }
 
 impl Workspace {
-    fn new(extents: &Extents) -> Self {
-        let Extents { batch, width, columns, chunks, .. } = *extents;
+    fn new(extents: &Extents, options: &Options) -> Self {
+        let Extents { batch, rows, width, columns, chunks, sums, .. } = *extents;
+        let staged = options.factors != Dtype::F32 && options.output != Output::ValuesOnly;
         let wave = batch.min(WAVE);
+        let work_stride = ((triangle(width) + columns * (width | 1)) * size_of::<f64>()).next_multiple_of(16);
         let mut bytes = 0;
         let mut next = |elements: usize, size: usize| {
             let start = bytes;
@@ -73,11 +89,13 @@ impl Workspace {
             start
         };
         Self {
-            state: next(batch, size_of::<u32>()),
-            rank: next(batch, size_of::<i32>()),
-            tail: next(batch, size_of::<f32>()),
-            partials: next(wave * chunks * triangle(width), size_of::<f64>()),
-            vectors: (solve_shared(width, true) > SHARED).then(|| next(wave * width * width, size_of::<f64>())),
+            tall: next(if staged { wave * rows * columns } else { 0 }, size_of::<f32>()),
+            moments: next(wave * chunks * triangle(columns), size_of::<f64>()),
+            arrivals: next(wave, size_of::<u32>()),
+            partials: next(wave * sums * triangle(width), size_of::<f64>()),
+            work: next(wave, work_stride),
+            work_stride,
+            rotated: next(batch.min(ROTATING) * (width * width + triangle(width.next_multiple_of(2))), size_of::<f64>()),
             basis: next(wave * columns * width, size_of::<f64>()),
             values: next(wave * columns, size_of::<f64>()),
             energy: next(wave, size_of::<f64>()),
@@ -87,8 +105,8 @@ impl Workspace {
     }
 }
 
-pub(super) fn scratch_bytes(sizes: Sizes) -> usize {
-    Workspace::new(&Extents::new(sizes)).bytes
+pub(super) fn scratch_bytes(sizes: &Sizes, options: &Options) -> usize {
+    Workspace::new(&Extents::new(sizes), options).bytes
 }
 
 /// Elements of a lower triangle.
@@ -98,23 +116,31 @@ fn triangle(rows: usize) -> usize {
 
 /// Shared memory of each kernel, as its source lays it out.
 fn gram_shared(columns: usize) -> usize {
-    triangle(columns).next_multiple_of(2) * 8 + WIDTH * 8 + WIDTH * (WIDTH + 8)
+    4 * WIDTH * 8 + 3 * 128 * (WIDTH + 8) + triangle(columns) * 4
 }
 
 const GRAM_WIDE_SHARED: usize = TILE * WIDTH * 4;
 
-fn solve_shared(width: usize, vectors: bool) -> usize {
-    let head = WIDTH / 2 * 24 + WIDTH * 8 + WIDTH * 4 + 8 * 8;
-    head + triangle(width.next_multiple_of(2)) * 8 + if vectors { width * width * 8 } else { 0 }
+/// Shared memory of svd_solve with numbers of `size` bytes, and what lies in it.
+fn solve_shared(width: usize, columns: usize, size: usize) -> (usize, u32) {
+    let region = (64 * width).max(triangle(width)) * size + 32 * width;
+    let bytes = (8 * WIDTH + columns) * size + region;
+    let vectors = columns * (width | 1) * size;
+    if bytes + vectors <= SHARED {
+        (bytes + vectors, SVD_SHARED_REGION | SVD_SHARED_VECTORS)
+    } else {
+        (bytes, SVD_SHARED_REGION)
+    }
 }
 
-fn project_shared(dtype: Dtype) -> usize {
-    let (size, parts) = match dtype {
-        Dtype::F32 => (4, 1),
-        Dtype::F16 => (2, 2),
-        _ => (2, 3),
-    };
-    TILE * 4 + TILE * (WIDTH * size + 16) * (1 + parts)
+const ROTATE_SHARED: usize = WIDTH / 2 * 24 + WIDTH * 8 + WIDTH * 4;
+
+fn project_shared(dtype: Dtype, columns: usize) -> usize {
+    let (size, parts) = if dtype == Dtype::F32 { (4, 1) } else { (2, 2) };
+    let (columns, rows) = (columns.next_multiple_of(16).min(TILE), 128 / size);
+    let (row, moments) = (WIDTH * size + 16, rows * (TILE + 8) * 4 + triangle(columns) * 4);
+    let projecting = TILE * 4 + 2 * THREADS as usize * 8 + parts * columns * row + 2 * rows * row + moments;
+    projecting.max(finish_shared(columns)).max(mix_shared(columns))
 }
 
 fn project_wide_shared(width: usize) -> usize {
@@ -183,50 +209,72 @@ impl Walk {
 
 pub(super) fn truncated(
     a: &Tensor,
-    sizes: Sizes,
+    sizes: &Sizes,
     rank: Rank,
     options: &Options,
     out: &mut Svd,
     scratch: &mut Scratch,
 ) -> Result<()> {
-    if options.output != Output::Usv || options.factors != Dtype::F32 {
-        return Err(a.device().unsupported("svd::truncated with an output other than U, s and V in f32"));
-    }
     if sizes.segments() > 1 {
         return Err(a.device().unsupported("svd::truncated_ragged"));
     }
-    let extents = Extents::new(sizes.clone());
+    let extents = Extents::new(sizes);
     let most = MAX_CHUNKS * SVD_CHUNK_ROWS as usize;
     if extents.rows > most || extents.batch > i32::MAX as usize {
         let found = format!("{} matrices of {} x {}", sizes.batch, sizes.m, sizes.n);
         let expected = format!("max(m, n) <= {most} and at most {} matrices on {}", i32::MAX, a.device());
         return Err(Error::shape(OP, found, expected));
     }
-    let [u, s, v] = [out.u.address_mut(OP)?, out.s.address_mut(OP)?, out.v.address_mut(OP)?];
-    let (tall, small) = if extents.wide { (v, u) } else { (u, v) };
-    let workspace = Workspace::new(&extents);
+    let workspace = Workspace::new(&extents, options);
     let base = scratch.address(&a.device(), workspace.bytes)?;
     let single = options.start == Rung::Single && rank.may_start_in_single(extents.width);
-    let call = Call { a, extents, rank, single, readers: Readers::new(a.dtype()), tall, s, small, workspace, base };
+    let rungs = match options.start {
+        Rung::Jacobi => vec![SVD_JACOBI],
+        Rung::Single if single => vec![SVD_SINGLE, SVD_DOUBLE],
+        _ => vec![SVD_DOUBLE],
+    };
+    let dense = !extents.wide && is_dense(a);
+    let outputs = Outputs::new(&extents, out)?;
+    let call = Call { a, extents, rank, options, rungs, dense, readers: Readers::new(a.dtype()), outputs, workspace, base };
+    let steps = Steps(options.watch.as_ref());
     let walk = Walk::new(a);
     let each = walk.inner.0 * walk.outer.0;
+    steps.begin(walk.starts.len() * each.div_ceil(WAVE))?;
     for (i, start) in walk.starts.iter().enumerate() {
         for first in (0..each).step_by(WAVE) {
             call.wave(&walk, *start, first, i * each + first, WAVE.min(each - first))?;
+            steps.done()?;
         }
     }
-    call.verdicts(options, out, scratch)
+    Ok(())
+}
+
+/// Where results go.
+struct Outputs {
+    tall: Address,
+    /// Nowhere when s is not wanted.
+    s: Address,
+    small: Address,
+    verdicts: Address,
+}
+
+impl Outputs {
+    fn new(extents: &Extents, out: &mut Svd) -> Result<Self> {
+        let s = if out.s.is_empty() { Address::NULL } else { out.s.address_mut(OP)? };
+        let (tall, small) = if extents.wide { (&mut out.v, &mut out.u) } else { (&mut out.u, &mut out.v) };
+        Ok(Self { tall: tall.address_mut(OP)?, s, small: small.address_mut(OP)?, verdicts: out.table.address_mut(OP)? })
+    }
 }
 
 struct Call<'a> {
     a: &'a Tensor,
     extents: Extents,
     rank: Rank,
-    single: bool,
+    options: &'a Options,
+    rungs: Vec<u32>,
+    dense: bool,
     readers: Readers,
-    tall: Address,
-    s: Address,
-    small: Address,
+    outputs: Outputs,
     workspace: Workspace,
     base: Address,
 }
@@ -234,57 +282,101 @@ struct Call<'a> {
 impl Call<'_> {
     /// Factorizes `count` matrices: from `first` on among those that `start` leads to, from `index` on in the output.
     fn wave(&self, walk: &Walk, start: usize, first: usize, index: usize, count: usize) -> Result<()> {
-        let Extents { width, columns, chunks, wide, .. } = self.extents;
+        let Extents { columns, chunks, wide, .. } = self.extents;
         let device = &self.a.device();
-        let mut params = self.params(walk, start, first, index);
-        let blocks = |y: usize, z: usize, shared| Grid { blocks: [count as u32, y as u32, z as u32], threads: THREADS, shared };
-        let grams = [gram_shared(width), GRAM_WIDE_SHARED];
-        let moments = [gram_shared(columns), GRAM_WIDE_SHARED];
-        let projections = [project_shared(self.a.dtype()), project_wide_shared(width)];
-        for rung in usize::from(!self.single)..2 {
-            params.rung = [SVD_SINGLE, SVD_DOUBLE][rung];
-            let of_a = gram_of(&params);
-            device.launch(&self.readers.gram[rung], blocks(chunks, 1, grams[rung]), &of_a)?;
-            let solve = blocks(1, 1, solve_shared(width, self.workspace.vectors.is_none()));
-            device.launch(&kernels::SVD_SOLVE, solve, &params)?;
-            let project = blocks(chunks, columns.div_ceil(TILE), projections[rung]);
-            device.launch(&self.readers.project[rung], project, &params)?;
-            let gram = [kernels::SVD_GRAM_F32, kernels::SVD_GRAM_WIDE_F32][rung];
-            device.launch(&gram, blocks(chunks, 1, moments[rung]), &moments_of(&params))?;
-            device.launch(&kernels::SVD_FINISH, blocks(1, 1, finish_shared(columns)), &params)?;
+        let mut params = self.params(walk, start, first, index, count);
+        let blocks = |y: usize, shared| Grid { blocks: [count as u32, y as u32, 1], threads: THREADS, shared };
+        for rung in &self.rungs {
+            params.rung = *rung;
+            self.solve(&mut params)?;
+            if params.values_only == 0 {
+                self.project(&mut params)?;
+            }
             params.fresh = 0;
         }
-        device.launch(&kernels::SVD_ORTHOGONALIZE, blocks(1, 1, finish_shared(columns)), &params)?;
-        device.launch(&kernels::SVD_MIX, blocks(chunks, 1, mix_shared(columns)), &params)?;
-        if wide {
-            device.launch(&kernels::SVD_SIGNS, blocks(1, 1, SIGNS_SHARED), &params)?;
+        device.launch(&kernels::SVD_ORTHOGONALIZE, blocks(1, finish_shared(columns)), &params)?;
+        device.launch(&kernels::SVD_MIX, blocks(chunks, mix_shared(columns)), &params)?;
+        if wide && params.values_only == 0 {
+            device.launch(&kernels::SVD_SIGNS, blocks(1, SIGNS_SHARED), &params)?;
         }
         Ok(())
     }
 
-    fn params(&self, walk: &Walk, start: usize, first: usize, index: usize) -> SvdParams {
-        let Extents { rows, width, columns, chunks, wide, .. } = self.extents;
+    /// A'A and its eigenvectors, on the rung of `params`.
+    fn solve(&self, params: &mut SvdParams) -> Result<()> {
+        let Extents { width, columns, sums, .. } = self.extents;
+        let device = &self.a.device();
+        let blocks = |y: usize, shared| Grid { blocks: [params.count as u32, y as u32, 1], threads: THREADS, shared };
+        let thorough = usize::from(params.rung != SVD_SINGLE);
+        let gram = blocks(sums, [gram_shared(width), GRAM_WIDE_SHARED][thorough]);
+        device.launch(&self.readers.gram[thorough], gram, &gram_of(params))?;
+        let (kernel, size) = [(kernels::SVD_SOLVE_F32, size_of::<f32>()), (kernels::SVD_SOLVE_F64, size_of::<f64>())][thorough];
+        let (bytes, shared) = solve_shared(width, columns, size);
+        let grid = blocks(1, bytes);
+        params.solve_shared = shared;
+        device.launch(&kernel, grid, params)?;
+        if thorough == 1 {
+            let grid =
+                Grid { blocks: [(params.count as u32).min(ROTATING as u32), 1, 1], threads: THREADS, shared: ROTATE_SHARED };
+            device.launch(&kernels::SVD_ROTATE, grid, params)?;
+        }
+        Ok(())
+    }
+
+    /// The tall factor, judged. Where one block makes all columns in f32, that is all one kernel.
+    fn project(&self, params: &mut SvdParams) -> Result<()> {
+        let Extents { width, columns, chunks, .. } = self.extents;
+        let device = &self.a.device();
+        let thorough = usize::from(params.rung != SVD_SINGLE);
+        let fused = thorough == 0 && columns <= TILE;
+        params.fused = i32::from(fused);
+        if fused || self.options.factors == Dtype::F32 {
+            (params.tall, params.tall_dtype) = (params.out_tall, params.factors);
+        } else {
+            (params.tall, params.tall_dtype) = (self.base.offset(self.workspace.tall), SVD_F32);
+        }
+        let blocks =
+            |y: usize, z: usize, shared| Grid { blocks: [params.count as u32, y as u32, z as u32], threads: THREADS, shared };
+        let shared = [project_shared(self.a.dtype(), columns), project_wide_shared(width)][thorough];
+        device.launch(&self.readers.project[thorough], blocks(chunks, columns.div_ceil(TILE), shared), params)?;
+        if fused {
+            return Ok(());
+        }
+        let (gram, shared) =
+            [(kernels::SVD_GRAM_F32, gram_shared(columns)), (kernels::SVD_GRAM_WIDE_F32, GRAM_WIDE_SHARED)][thorough];
+        device.launch(&gram, blocks(chunks, 1, shared), &moments_of(params))?;
+        device.launch(&kernels::SVD_FINISH, blocks(1, 1, finish_shared(columns)), params)
+    }
+
+    fn params(&self, walk: &Walk, start: usize, first: usize, index: usize, count: usize) -> SvdParams {
+        let Extents { rows, width, columns, chunks, sums, wide, .. } = self.extents;
+        let Options { mode, output, factors, .. } = *self.options;
         let row_stride = self.a.strides()[self.a.shape().len() - 2] as i64;
         let at = |offset: usize| self.base.offset(offset);
-        let of = |address: Address, elements: usize| address.offset(index * elements * size_of::<f32>());
+        let factor = |address: Address, rows: usize| address.offset(factors.bytes_of(index * rows * columns));
+        let (u_is_scaled, v_is_scaled) = (output == Output::LatentDecoder, output == Output::Qb);
+        let s = if self.outputs.s == Address::NULL { 0 } else { index * columns * size_of::<f32>() };
         SvdParams {
             a: self.a.address().offset(self.a.dtype().bytes_of(start)),
-            tall: of(self.tall, rows * columns),
-            s: of(self.s, columns),
-            small: of(self.small, width * columns),
+            tall: factor(self.outputs.tall, rows),
+            out_tall: factor(self.outputs.tall, rows),
+            s: self.outputs.s.offset(s),
+            small: factor(self.outputs.small, width),
             partials: at(self.workspace.partials),
-            vectors: self.workspace.vectors.map_or(Address::NULL, at),
+            moments: at(self.workspace.moments),
+            arrivals: at(self.workspace.arrivals),
+            work: at(self.workspace.work),
+            rotated: at(self.workspace.rotated),
             basis: at(self.workspace.basis),
             values: at(self.workspace.values),
             energy: at(self.workspace.energy),
             mix: at(self.workspace.mix),
-            tail: of(at(self.workspace.tail), 1),
-            state: of(at(self.workspace.state), 1),
-            rank: of(at(self.workspace.rank), 1),
+            verdicts: self.outputs.verdicts.offset(index * ROW_BYTES),
             row_stride: if wide { 1 } else { row_stride },
             column_stride: if wide { row_stride } else { 1 },
             inner_stride: walk.inner.1 as i64,
             outer_stride: walk.outer.1 as i64,
+            work_stride: self.workspace.work_stride as i64,
             relative: match self.rank {
                 Rank::Fixed(_) => -1.0,
                 Rank::Tolerance { relative, .. } => relative,
@@ -295,37 +387,46 @@ impl Call<'_> {
             width: width as i32,
             columns: columns as i32,
             chunks: chunks as i32,
+            partial_sums: sums as i32,
+            factors: code(factors),
+            tall_dtype: code(factors),
             rung: SVD_SINGLE,
+            solve_shared: 0,
+            count: count as i32,
             fresh: 1,
+            fast: i32::from(mode == Mode::Fast),
             wide: i32::from(wide),
-            pad: 0,
+            dense: i32::from(self.dense),
+            fused: 0,
+            tall_is_scaled: i32::from(if wide { v_is_scaled } else { u_is_scaled }),
+            small_is_scaled: i32::from(if wide { u_is_scaled } else { v_is_scaled }),
+            values_only: i32::from(output == Output::ValuesOnly),
         }
     }
+}
 
-    /// Waits for the device, and says what became of each matrix.
-    fn verdicts(&self, options: &Options, out: &mut Svd, scratch: &mut Scratch) -> Result<()> {
-        let batch = self.extents.batch;
-        let (mut states, mut ranks, mut tails) = (vec![0u32; batch], vec![0i32; batch], vec![0f32; batch]);
-        let device = &self.a.device();
-        let memory = scratch.buffer(device, self.workspace.bytes)?;
-        memory.read_on(device, self.workspace.state, bytemuck::cast_slice_mut(&mut states))?;
-        memory.read_on(device, self.workspace.rank, bytemuck::cast_slice_mut(&mut ranks))?;
-        memory.read_on(device, self.workspace.tail, bytemuck::cast_slice_mut(&mut tails))?;
-        let jacobi = options.start == Rung::Jacobi;
-        let rows = states.into_iter().zip(ranks).zip(tails).map(|((state, rank), tail)| {
-            let state = if jacobi && state == SVD_DOUBLE { SVD_JACOBI } else { state };
-            Row { state, rank, tail, pad: 0 }
-        });
-        out.table.write::<i8>(bytemuck::cast_slice(&rows.collect::<Vec<_>>()))
+/// What kernels know a dtype of factors by.
+fn code(dtype: Dtype) -> u32 {
+    match dtype {
+        Dtype::F16 => SVD_F16,
+        Dtype::BF16 => SVD_BF16,
+        _ => SVD_F32,
     }
+}
+
+/// Whether all rows are whole segments of 16 bytes, and aligned to that.
+fn is_dense(a: &Tensor) -> bool {
+    let segment = 16 / a.dtype().bytes_of(1);
+    let (columns, strides) = (a.shape().last().copied().unwrap_or(0), a.strides());
+    let strides = &strides[..strides.len() - 1];
+    a.address().get() % 16 == 0 && columns % segment == 0 && strides.iter().all(|stride| stride % segment == 0)
 }
 
 /// A'A of the matrices that are to be solved.
 fn gram_of(p: &SvdParams) -> GramParams {
     GramParams {
         a: p.a,
-        state: if p.fresh == 1 { Address::NULL } else { p.state },
-        rank: Address::NULL,
+        verdicts: p.verdicts,
         partials: p.partials,
         row_stride: p.row_stride,
         column_stride: p.column_stride,
@@ -336,7 +437,9 @@ fn gram_of(p: &SvdParams) -> GramParams {
         rows: p.rows,
         columns: p.width,
         wanted: SVD_OPEN,
-        pad: 0,
+        all: p.fresh,
+        by_rank: 0,
+        dense: p.dense,
     }
 }
 
@@ -344,8 +447,6 @@ fn gram_of(p: &SvdParams) -> GramParams {
 fn moments_of(p: &SvdParams) -> GramParams {
     GramParams {
         a: p.tall,
-        state: p.state,
-        rank: p.rank,
         row_stride: i64::from(p.columns),
         column_stride: 1,
         inner_stride: i64::from(p.rows) * i64::from(p.columns),
@@ -354,6 +455,10 @@ fn moments_of(p: &SvdParams) -> GramParams {
         first: 0,
         columns: p.columns,
         wanted: SVD_CHOSEN,
+        all: 0,
+        by_rank: 1,
+        dense: i32::from(p.columns % 4 == 0),
+        partials: p.moments,
         ..gram_of(p)
     }
 }

@@ -10,6 +10,7 @@ mod gpu;
 mod jacobi;
 mod kernels;
 mod lanes;
+#[allow(dead_code, reason = "some constants are the kernels' alone")]
 mod params;
 mod sizes;
 mod sketch;
@@ -24,6 +25,7 @@ pub use verdict::{Info, Verdict};
 pub use watch::Watch;
 pub use weighted::{Weighted, weighted};
 
+#[cfg(feature = "model")]
 pub(crate) use weighted::{eigen, symmetric_power};
 
 use sizes::Sizes;
@@ -323,7 +325,7 @@ pub fn truncated_ragged_into(
 fn dispatch(a: &Tensor, sizes: Sizes, rank: Rank, options: &Options, out: &mut Svd, scratch: &mut Scratch) -> Result<()> {
     match a.device().kind() {
         Kind::Cpu => cpu::truncated(a, &sizes, rank, options, out, scratch),
-        _ => gpu::truncated(a, sizes, rank, options, out, scratch),
+        _ => gpu::truncated(a, &sizes, rank, options, out, scratch),
     }
 }
 
@@ -337,7 +339,7 @@ pub fn scratch_bytes(shape: &[usize], columns: usize, options: &Options, device:
     let sizes = Sizes::new(shape, columns, device)?;
     match device.kind() {
         Kind::Cpu => Ok(cpu::scratch_bytes(&sizes, options)),
-        _ => Ok(gpu::scratch_bytes(sizes)),
+        _ => Ok(gpu::scratch_bytes(&sizes, options)),
     }
 }
 
