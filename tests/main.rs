@@ -60,3 +60,5 @@ mod kvbench;
 mod lowkey;
 #[cfg(feature = "cli")]
 mod quality;
+#[cfg(feature = "cli")]
+mod roofline;
