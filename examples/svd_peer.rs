@@ -48,7 +48,7 @@ fn main() -> Result<(), Box<dyn Error>> {
                 let fits = out.as_ref().is_some_and(|svd| svd.s.shape().last() == Some(&rank));
                 let mut svd = match out.take().filter(|_| fits) {
                     Some(svd) => svd,
-                    None => Svd::zeros(a.shape(), rank, &a.device())?,
+                    None => Svd::zeros(a.shape(), rank, &Options::default(), &a.device())?,
                 };
                 let start = Instant::now();
                 svd::truncated_into(a, Rank::Fixed(rank), &Options::default(), &mut svd, &mut scratch)?;

@@ -53,6 +53,12 @@ pub enum Error {
         /// What happened and where (matrix, token, layer).
         what: String,
     },
+    /// The caller wanted no more of it.
+    #[error("{op}: cancelled")]
+    Cancelled {
+        /// Operation that was ended.
+        op: &'static str,
+    },
     /// The operating system refused.
     #[error("{}: {source}{}", path.display(), remedy(source))]
     Io {

@@ -5,8 +5,14 @@
 #include <stdint.h>
 
 // One literal line per kernel: its name, its parameters and the most threads of a block. Inside, `p` is the parameters.
+// Where the compiler is to spend registers as if no more than LEAST_BLOCKS shared a processor, that is defined first.
+#ifdef LEAST_BLOCKS
+#define LOWKEY_BOUNDS(threads) __launch_bounds__(threads, LEAST_BLOCKS)
+#else
+#define LOWKEY_BOUNDS(threads) __launch_bounds__(threads)
+#endif
 #define KERNEL(name, Params, threads) \
-    extern "C" __global__ void __launch_bounds__(threads) name(const __grid_constant__ Params p)
+    extern "C" __global__ void LOWKEY_BOUNDS(threads) name(const __grid_constant__ Params p)
 // Dynamic shared memory: a pointer to bytes, aligned to 128.
 #define DYN_SMEM(name) extern __shared__ __align__(128) unsigned char name[]
 

@@ -25,9 +25,9 @@ KERNEL(svd_mix, SvdParams, 256) {
     DYN_SMEM(smem);
     const int64_t index = blockIdx.x;
     const int start = blockIdx.y * SVD_CHUNK_ROWS, end = min(start + SVD_CHUNK_ROWS, p.rows);
-    const uint32_t state = p.state[index];
-    const int rank = p.rank[index];
-    if (state != SVD_SINGLE && state != SVD_DOUBLE) return fill(p, start, end, state, rank);
+    const uint32_t state = p.verdicts[index].state;
+    const int rank = p.verdicts[index].rank;
+    if (!is_solved(state)) return fill(p, start, end, state, rank);
     float* mix = reinterpret_cast<float*>(smem);  // [rank, MAX_WIDTH]
     float* tile = mix + p.columns * MAX_WIDTH;
     for (int row = warp_index(); row < rank; row += WARPS) {
@@ -71,8 +71,8 @@ KERNEL(svd_signs, SvdParams, 256) {
     float* largest = reinterpret_cast<float*>(smem);       // [THREADS] candidates
     int* at = reinterpret_cast<int*>(largest + THREADS);  // and their rows
     const int64_t index = blockIdx.x;
-    const uint32_t state = p.state[index];
-    if (state != SVD_SINGLE && state != SVD_DOUBLE) return;
+    const uint32_t state = p.verdicts[index].state;
+    if (!is_solved(state)) return;
     float* tall = p.tall + index * p.rows * p.columns;
     float* small = p.small + index * p.width * p.columns;
     const int column = threadIdx.x % MAX_WIDTH, half = threadIdx.x / MAX_WIDTH;

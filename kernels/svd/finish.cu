@@ -1,6 +1,6 @@
 // Judges the projection tall = A V / s of one matrix by its moments tall' tall = R'R, and finds what makes its columns
 // orthonormal: R^-1, or where they are too far from that, orthogonalization one by one.
-#include "svd/matrix.cuh"
+#include "svd/spectrum.cuh"
 
 // A pivot of R'R below this share of its diagonal sends columns to be orthogonalized one by one.
 constexpr double PIVOT = 0.25, LEAST_DIAGONAL = 1e-4;
@@ -33,7 +33,7 @@ __device__ __forceinline__ Factor load(const SvdParams& p, unsigned char* smem) 
     const int64_t index = blockIdx.x;
     Shared& shared = *reinterpret_cast<Shared*>(smem);
     double* moments = reinterpret_cast<double*>(smem + sizeof(Shared));
-    const int i = threadIdx.x, rank = p.rank[index], stride = packed(p.columns, 0);
+    const int i = threadIdx.x, rank = p.verdicts[index].rank, stride = packed(p.columns, 0);
     sum_chunks(moments, p.partials + index * p.chunks * stride, p.chunks, stride, packed(rank, 0));
     if (i < rank) shared.s[i] = sqrt(p.values[index * p.columns + i]);
     __syncthreads();
@@ -140,27 +140,27 @@ __device__ __forceinline__ void accept(const SvdParams& p, const Factor& at, boo
     write(p, at, triangular);
     if (threadIdx.x != 0) return;
     const int64_t index = blockIdx.x;
-    p.state[index] = p.rung;
-    p.tail[index] = float(sqrt(fmax(left_out(p, at), 0.0) / p.energy[index]));
+    p.verdicts[index].state = p.rung == SVD_SINGLE ? SVD_SINGLE : p.verdicts[index].rotated ? SVD_JACOBI : SVD_DOUBLE;
+    p.verdicts[index].tail = float(sqrt(fmax(left_out(p, at), 0.0) / p.energy[index]));
 }
 
 KERNEL(svd_finish, SvdParams, 256) {
     DYN_SMEM(smem);
     const int64_t index = blockIdx.x;
-    if (p.state[index] != SVD_CHOSEN) return;
+    if (p.verdicts[index].state != SVD_CHOSEN) return;
     const Factor at = load(p, smem);
     if (!cholesky(at)) {
-        if (threadIdx.x == 0) p.state[index] = p.rung == SVD_SINGLE ? SVD_OPEN : SVD_SKEWED;
+        if (threadIdx.x == 0) p.verdicts[index].state = p.rung == SVD_SINGLE && !p.fast ? SVD_OPEN : SVD_SKEWED;
         return;
     }
     const int i = threadIdx.x;
     if (i < at.rank) at.shared.s[i] *= at.shared.diagonal[i];
     __syncthreads();
-    if (p.rung == SVD_SINGLE) {
+    if (p.rung == SVD_SINGLE && !p.fast) {
         const double astray = strays(at), left = left_out(p, at);
         const bool missed = p.relative >= 0 && left > p.relative * p.relative * p.energy[index] && at.rank < p.columns;
         if (missed || !(astray <= STRAYS * left)) {
-            if (threadIdx.x == 0) p.state[index] = SVD_OPEN;
+            if (threadIdx.x == 0) p.verdicts[index].state = SVD_OPEN;
             return;
         }
     }
@@ -268,7 +268,9 @@ __device__ __forceinline__ void replace(const Factor& at, int column) {
 // are replaced by orthonormal ones, with s = 0.
 KERNEL(svd_orthogonalize, SvdParams, 256) {
     DYN_SMEM(smem);
-    if (p.state[blockIdx.x] != SVD_SKEWED) return;
+    const uint32_t state = p.verdicts[blockIdx.x].state;
+    if (state == SVD_OPEN || state == SVD_STUCK) conclude(p, blockIdx.x, SVD_STUCK, 0);
+    if (state != SVD_SKEWED) return;
     const Factor at = load(p, smem);
     for (int column = 0; column < at.rank; column++) {
         double share = 1;

@@ -69,8 +69,8 @@ __device__ __forceinline__ void drain(const Sums& sums, double* triangle, const 
 template <class T> __device__ __forceinline__ void gram(const GramParams& p) {
     DYN_SMEM(smem);
     const int64_t index = blockIdx.x;
-    if (p.state && p.state[index] != p.wanted) return;
-    const int columns = p.rank ? p.rank[index] : p.columns, size = packed(columns, 0), width = round_up(columns, 16);
+    if (!p.all && p.verdicts[index].state != p.wanted) return;
+    const int columns = p.by_rank ? p.verdicts[index].rank : p.columns, size = packed(columns, 0), width = round_up(columns, 16);
     double* triangle = reinterpret_cast<double*>(smem);
     double* halves = triangle + round_up(packed(p.columns, 0), 2);
     T* tile = reinterpret_cast<T*>(halves + MAX_WIDTH);
@@ -121,8 +121,8 @@ constexpr int WIDE_TILE_ROWS = 64;
 template <class T> __device__ __forceinline__ void gram_wide(const GramParams& p) {
     DYN_SMEM(smem);
     const int64_t index = blockIdx.x;
-    if (p.state && p.state[index] != p.wanted) return;
-    const int columns = p.rank ? p.rank[index] : p.columns;
+    if (!p.all && p.verdicts[index].state != p.wanted) return;
+    const int columns = p.by_rank ? p.verdicts[index].rank : p.columns;
     float* tile = reinterpret_cast<float*>(smem);
     const auto a = matrix_of<T>(p, columns);
     const int start = blockIdx.y * SVD_CHUNK_ROWS, end = min(start + SVD_CHUNK_ROWS, p.rows);

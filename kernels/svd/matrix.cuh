@@ -55,6 +55,10 @@ __device__ __forceinline__ void load_tile(To* tile, const Matrix<T>& a, int star
     }
 }
 
+__device__ __forceinline__ bool is_solved(uint32_t state) {
+    return state == SVD_SINGLE || state == SVD_DOUBLE || state == SVD_JACOBI;
+}
+
 __device__ __forceinline__ double warp_sum(double x) {
 #pragma unroll
     for (int distance = 16; distance > 0; distance /= 2) x += __shfl_xor_sync(0xffffffffu, x, distance);

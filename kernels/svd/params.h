@@ -14,14 +14,27 @@
 #define SVD_DOUBLE 4     /* solved by the rung in f64 */
 #define SVD_ZERO 5       /* holds nothing but zeros */
 #define SVD_NON_FINITE 6 /* holds a NaN or an infinity */
-#define SVD_STUCK 7      /* the eigenvalue iteration did not converge */
+#define SVD_STUCK 7      /* inverse iteration did not deliver; in the end: nothing did */
+#define SVD_JACOBI 8     /* solved by rotations in f64 */
+#define SVD_SKETCHED 16  /* beside one of the above: what was solved is a sketch of the matrix */
+
+/* What svd_solve has in shared memory, beside vectors. */
+#define SVD_SHARED_REGION 1  /* elimination factors, then reflections */
+#define SVD_SHARED_VECTORS 2 /* eigenvectors of the tridiagonal matrix */
+
+/* What became of a matrix. */
+struct SvdVerdict {
+    uint32_t state;
+    int32_t rank;     /* columns in use */
+    float tail;       /* ||A - A~|| / ||A|| */
+    uint32_t rotated; /* its basis comes from rotations */
+};
 
 /* A'A of every matrix whose state is `wanted`. */
 struct GramParams {
     const void* a;         /* [batch, rows, columns] f32|bf16|f16 */
-    const uint32_t* state; /* [batch]; null: every matrix is wanted */
-    const int32_t* rank;   /* [batch] columns in use of each matrix; null: all */
-    double* partials;      /* [batch, chunks, columns (columns + 1) / 2] lower triangles */
+    const struct SvdVerdict* verdicts; /* [batch] */
+    double* partials; /* [batch, chunks, columns (columns + 1) / 2] lower triangles */
     int64_t row_stride;
     int64_t column_stride;
     int64_t inner_stride; /* from a matrix to the next one, */
@@ -31,6 +44,8 @@ struct GramParams {
     int32_t rows;
     int32_t columns;
     uint32_t wanted;
+    int32_t all;     /* every matrix is wanted, whatever its state */
+    int32_t by_rank; /* matrices have the columns of their rank */
     int32_t pad;
 };
 
@@ -41,18 +56,18 @@ struct SvdParams {
     float* s;         /* [batch, columns] */
     float* small;     /* [batch, width, columns] */
     double* partials; /* [batch, chunks, ..] lower triangles: A'A, then the moments tall' tall */
-    double* vectors;  /* [batch, width, width]; null where shared memory holds them */
+    char* work;       /* [batch, work_stride] what svd_solve has no room for in shared memory */
+    double* rotated;  /* [blocks of svd_rotate, ..] vectors and triangle of the matrix that it is at */
     double* basis;    /* [batch, columns, width] eigenvectors in rows */
     double* values;   /* [batch, columns] eigenvalues: estimates of s^2 */
     double* energy;   /* [batch] sum of squares */
     float* mix;       /* [batch, columns, columns] what tall is multiplied by to become orthonormal and ordered */
-    float* tail;      /* [batch] */
-    uint32_t* state;  /* [batch] */
-    int32_t* rank;    /* [batch] */
+    struct SvdVerdict* verdicts; /* [batch] */
     int64_t row_stride;
     int64_t column_stride;
     int64_t inner_stride;
     int64_t outer_stride;
+    int64_t work_stride; /* bytes */
     double relative; /* tolerated error; negative: every matrix keeps `columns` */
     int32_t inner;
     int32_t first;
@@ -60,10 +75,12 @@ struct SvdParams {
     int32_t width;
     int32_t columns;
     int32_t chunks;
-    uint32_t rung; /* SVD_SINGLE or SVD_DOUBLE */
-    int32_t fresh; /* this rung is the first: `state` holds nothing yet */
+    uint32_t rung; /* SVD_SINGLE, SVD_DOUBLE or SVD_JACOBI */
+    uint32_t solve_shared; /* SVD_SHARED_.. */
+    int32_t count; /* matrices */
+    int32_t fresh; /* this rung is the first: the verdicts hold nothing yet */
+    int32_t fast;  /* the first rung is taken as it comes */
     int32_t wide;  /* tall is V, whose signs are to be fixed, and not U */
-    int32_t pad;
 };
 
 #ifdef __cplusplus

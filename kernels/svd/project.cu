@@ -99,8 +99,8 @@ __device__ __forceinline__ void store(const SvdParams& p, int row, int column, i
 template <class T> __device__ __forceinline__ void project(const SvdParams& p) {
     DYN_SMEM(smem);
     const int64_t index = blockIdx.x;
-    if (p.state[index] != SVD_CHOSEN) return;
-    const int rank = p.rank[index], first = blockIdx.z * TILE_COLUMNS, width = round_up(p.width, 16);
+    if (p.verdicts[index].state != SVD_CHOSEN) return;
+    const int rank = p.verdicts[index].rank, first = blockIdx.z * TILE_COLUMNS, width = round_up(p.width, 16);
     if (first >= rank) return;
     float* scales = reinterpret_cast<float*>(smem);
     T* tile = reinterpret_cast<T*>(scales + TILE_COLUMNS);
@@ -136,8 +136,8 @@ KERNEL(svd_project_f16, SvdParams, 256) { project<f16>(p); }
 template <class T> __device__ __forceinline__ void project_wide(const SvdParams& p) {
     DYN_SMEM(smem);
     const int64_t index = blockIdx.x;
-    if (p.state[index] != SVD_CHOSEN) return;
-    const int rank = p.rank[index], first = blockIdx.z * TILE_COLUMNS;
+    if (p.verdicts[index].state != SVD_CHOSEN) return;
+    const int rank = p.verdicts[index].rank, first = blockIdx.z * TILE_COLUMNS;
     if (first >= rank) return;
     double* scales = reinterpret_cast<double*>(smem);
     double* basis = scales + TILE_COLUMNS;  // [width, TILE_COLUMNS]

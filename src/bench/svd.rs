@@ -148,8 +148,9 @@ impl Spec {
             return Ok(Err(format!("every one of its {count} matrices holds NaN or Inf")));
         }
         let most = rows.min(cols);
-        let limit = svd::max_columns(inputs.device());
-        if most > limit {
+        if let Some(limit) = svd::max_columns(inputs.device())
+            && most > limit
+        {
             return Ok(Err(format!("the smaller side of a {rows} x {cols} matrix is over {limit}")));
         }
         let rank = match self.asked {
@@ -174,7 +175,7 @@ pub(super) struct Truncation {
 
 impl Truncation {
     fn ours(&self) -> Result<Svd> {
-        svd::truncated(&self.batch.tensor, self.rank, &Options { start: self.spec.start })
+        svd::truncated(&self.batch.tensor, self.rank, &Options { start: self.spec.start, ..Options::default() })
     }
 
     fn theirs(&self) -> Result<()> {
@@ -274,17 +275,18 @@ impl Factors {
         let [count, rows, cols] = batch.dimensions();
         let width = svd.s.shape()[1];
         let (u, s, v) = (svd.u.to_f32_vec()?, svd.s.to_f32_vec()?, svd.v.to_f32_vec()?);
+        let verdicts = svd.verdicts()?;
         let one = |i: usize| {
             let matrix = MatRef::from_row_major_slice(&batch.wide[i * rows * cols..][..rows * cols], rows, cols);
             let u = MatRef::from_row_major_slice(&u[i * rows * width..][..rows * width], rows, width);
             let v = MatRef::from_row_major_slice(&v[i * cols * width..][..cols * width], cols, width);
-            let rank = svd.rank[i];
+            let rank = verdicts[i].rank;
             let (norm, optimum) = (batch.norms[i], batch.optimum(i, rank));
             let rounding = rounding(rows.min(cols));
             let residual = residual(matrix, widened(u, rank), &s[i * width..][..rank], widened(v, rank));
             let relative = if norm > 0.0 { residual / norm } else { residual };
             let off = worst_of([u, v].into_iter().map(|q| off_orthonormal(&widened(q, rank))));
-            let marked = svd.info[i] == Info::NonFinite;
+            let marked = verdicts[i].info == Info::NonFinite;
             Self { rank, norm, marked, relative, optimal_ratio: over_optimum(relative, optimum, rounding), orthogonality: off }
         };
         Ok((0..count).into_par_iter().map(one).collect())

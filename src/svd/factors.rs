@@ -1,7 +1,6 @@
 //! From an orthonormal basis V of the row space to U, s and V: projection, orthogonalization, order and signs.
 
 use super::{
-    MAX_COLUMNS,
     kernels::{Precision, padded},
     source::{BLOCK, Source},
     vector::{add_outer, subtract_products},
@@ -14,6 +13,8 @@ const PIVOT: f64 = 0.25;
 const REMAINDER: f64 = 1e-4;
 /// A pass that leaves this much of a column has orthogonalized it ("twice is enough").
 const KEPT: f64 = 0.7;
+/// Columns are left alone where no entry of their moments is further than this from the identity's.
+const ORTHONORMAL: f64 = 1e-6;
 
 /// Working memory for projections onto up to k columns.
 pub(super) struct Factors<'a> {
@@ -27,13 +28,17 @@ pub(super) struct Factors<'a> {
     lengths: &'a mut [f64],
     /// Estimates of the singular values, then the values themselves.
     pub(super) s: &'a mut [f64],
+    /// Where the columns come from when s descends.
+    order: &'a mut [u64],
+    signs: &'a mut [f64],
+    row: &'a mut [f64],
 }
 
 impl<'a> Factors<'a> {
     /// Elements of working memory for `n` columns and `k` singular triplets.
     pub(super) fn elements(n: usize, k: usize) -> usize {
         let (np, kp) = (padded(n), padded(k));
-        BLOCK * np + np * kp + BLOCK * kp + 3 * kp * kp + 2 * kp
+        BLOCK * np + np * kp + BLOCK * kp + 3 * kp * kp + 5 * kp
     }
 
     /// Carves the working memory from `memory`, which has [`Factors::elements`].
@@ -45,8 +50,12 @@ impl<'a> Factors<'a> {
         let (partial, rest) = rest.split_at_mut(kp * kp);
         let (moments, rest) = rest.split_at_mut(kp * kp);
         let (inverse, rest) = rest.split_at_mut(kp * kp);
-        let (lengths, s) = rest.split_at_mut(kp);
-        Self { block, basis, projected, partial, moments, inverse, lengths, s }
+        let (lengths, rest) = rest.split_at_mut(kp);
+        let (s, rest) = rest.split_at_mut(kp);
+        let (order, rest) = rest.split_at_mut(kp);
+        let (signs, row) = rest.split_at_mut(kp);
+        let order = bytemuck::cast_slice_mut(order);
+        Self { block, basis, projected, partial, moments, inverse, lengths, s, order, signs, row }
     }
 
     /// Memory for a block of the matrix in f64.
@@ -92,6 +101,30 @@ impl<'a> Factors<'a> {
             }
         }
         Ok(())
+    }
+
+    /// Whether the moments say that the columns are orthonormal as they are.
+    pub(super) fn is_orthonormal(&self, rank: usize) -> bool {
+        let width = padded(rank);
+        let rows = self.moments.chunks_exact(width).take(rank).enumerate();
+        rows.into_iter()
+            .all(|(i, row)| (row[i] - 1.0).abs() <= ORTHONORMAL && row[i + 1..rank].iter().all(|x| x.abs() <= ORTHONORMAL))
+    }
+
+    /// Leaves the lengths of the projected columns in s.
+    pub(super) fn measure(&mut self, rank: usize) {
+        let width = padded(rank);
+        (0..rank).for_each(|i| self.s[i] = self.moments[i * width + i].max(0.0).sqrt());
+    }
+
+    /// Energy of the singular values.
+    pub(super) fn captured(&self, rank: usize) -> f64 {
+        self.s[..rank].iter().map(|s| s * s).sum()
+    }
+
+    /// An element for each column, to work with.
+    pub(super) fn spare(&mut self, rank: usize) -> &mut [f64] {
+        &mut self.row[..rank]
     }
 
     /// Factorizes the moments into R'R in place, and leaves s = diag(R) s. Returns the energy that R has off its diagonal, or
@@ -164,51 +197,52 @@ impl<'a> Factors<'a> {
     /// are replaced by orthonormal ones, with s = 0.
     pub(super) fn orthogonalize_columns(&mut self, rank: usize, tall: &mut [f32], stride: usize) {
         for column in 0..rank {
-            let left = reduced(tall, stride, column);
+            let left = reduced(tall, stride, column, self.row);
             self.s[column] *= self.lengths[column] * left.unwrap_or(0.0);
             if left.is_none() {
-                complete(tall, stride, column);
+                complete(tall, stride, column, self.row);
             }
         }
     }
 
-    /// Where each column belongs so that s descends, and its sign. The larger factor decides the sign when it is V.
-    pub(super) fn arrangement(&self, rank: usize, tall: &[f32], stride: usize, tall_is_v: bool) -> Arrangement {
-        let mut arrangement = Arrangement { from: std::array::from_fn(|i| i), sign: [1.0; MAX_COLUMNS] };
-        arrangement.from[..rank].sort_by(|a, b| self.s[*b].total_cmp(&self.s[*a]));
+    /// Finds where each column belongs so that s descends, and its sign. The larger factor decides the sign when it is V.
+    pub(super) fn arrange(&mut self, rank: usize, tall: &[f32], stride: usize, tall_is_v: bool) {
+        self.order.iter_mut().zip(0..).for_each(|(from, i)| *from = i);
+        self.order[..rank].sort_unstable_by(|a, b| {
+            let [x, y] = [a, b].map(|i| self.s[*i as usize]);
+            y.total_cmp(&x).then(a.cmp(b))
+        });
+        self.signs.fill(1.0);
         if tall_is_v {
-            let mut largest = [0.0f32; MAX_COLUMNS];
+            let largest = &mut self.row[..rank];
+            largest.fill(0.0);
             for row in tall.chunks_exact(stride) {
-                for (i, largest) in largest[..rank].iter_mut().enumerate() {
-                    let x = row[arrangement.from[i]];
+                for (largest, from) in largest.iter_mut().zip(&*self.order) {
+                    let x = f64::from(row[*from as usize]);
                     if x.abs() > largest.abs() {
                         *largest = x;
                     }
                 }
             }
-            (0..rank).for_each(|i| arrangement.sign[i] = 1.0f32.copysign(largest[i]));
+            self.signs.iter_mut().zip(largest).for_each(|(sign, largest)| *sign = 1f64.copysign(*largest));
         }
-        arrangement
     }
-}
 
-/// An order of columns and their signs.
-pub(super) struct Arrangement {
-    pub(super) from: [usize; MAX_COLUMNS],
-    pub(super) sign: [f32; MAX_COLUMNS],
-}
+    /// Column `to` in the new order: where it comes from, and its sign.
+    pub(super) fn arranged(&self, to: usize) -> (usize, f64) {
+        (self.order[to] as usize, self.signs[to])
+    }
 
-impl Arrangement {
-    /// Applies itself to the rows of `tall`.
-    pub(super) fn apply(&self, rank: usize, tall: &mut [f32], stride: usize) {
-        if (0..rank).all(|i| self.from[i] == i && self.sign[i] > 0.0) {
+    /// Puts the columns of `tall` in order.
+    pub(super) fn apply_order(&mut self, rank: usize, tall: &mut [f32], stride: usize) {
+        if (0..rank).all(|i| self.order[i] == i as u64 && self.signs[i] > 0.0) {
             return;
         }
-        let mut old = [0.0; MAX_COLUMNS];
+        let old: &mut [f32] = &mut bytemuck::cast_slice_mut(self.row)[..rank];
         for row in tall.chunks_exact_mut(stride) {
-            old[..rank].copy_from_slice(&row[..rank]);
-            for (i, x) in row[..rank].iter_mut().enumerate() {
-                *x = self.sign[i] * old[self.from[i]];
+            old.copy_from_slice(&row[..rank]);
+            for ((x, from), sign) in row[..rank].iter_mut().zip(&*self.order).zip(&*self.signs) {
+                *x = *sign as f32 * old[*from as usize];
             }
         }
     }
@@ -227,11 +261,11 @@ fn rows_of<'a>(memory: &'a mut [f32], block: &[f32], rank: usize, stride: usize)
 
 /// Makes `column` a unit vector orthogonal to those before it. Returns the share of its length that it had beside them;
 /// nothing when that is too little.
-fn reduced(tall: &mut [f32], stride: usize, column: usize) -> Option<f64> {
+fn reduced(tall: &mut [f32], stride: usize, column: usize, products: &mut [f64]) -> Option<f64> {
     normalize(tall, stride, column)?;
     let mut left = 1.0;
     while left > REMAINDER {
-        let mut products = [0.0; MAX_COLUMNS];
+        products[..column].fill(0.0);
         for row in tall.chunks_exact(stride) {
             add_outer(row[column], &row[..column], &mut products[..column]);
         }
@@ -251,7 +285,7 @@ fn reduced(tall: &mut [f32], stride: usize, column: usize) -> Option<f64> {
 }
 
 /// Replaces `column` by a unit vector orthogonal to those before it: the coordinate vector they hold least of, reduced.
-fn complete(tall: &mut [f32], stride: usize, column: usize) {
+fn complete(tall: &mut [f32], stride: usize, column: usize, products: &mut [f64]) {
     let held = |row: &[f32]| row[..column].iter().map(|x| f64::from(*x).powi(2)).sum::<f64>();
     let (mut least, mut at) = (f64::INFINITY, 0);
     for (i, row) in tall.chunks_exact(stride).enumerate() {
@@ -264,7 +298,7 @@ fn complete(tall: &mut [f32], stride: usize, column: usize) {
         row[column] = if i == at { 1.0 } else { 0.0 };
     }
     // With fewer columns than rows, a share of at least 1 / rows is left: far above rounding.
-    reduced(tall, stride, column);
+    reduced(tall, stride, column, products);
 }
 
 /// Scales `column` to length one and returns its length; nothing when it is zero.

@@ -1,12 +1,13 @@
 //! The SVD on a device. Each kernel takes a step for a whole wave of matrices and leaves those alone that need it not, so
-//! the ladder is climbed there, and the host waits once, for the verdicts.
+//! the ladder is climbed there, and the host never waits.
 
 use super::{
-    Info, OP, Options, Rank, Rung, Sizes, Svd,
+    Mode, OP, Options, Output, Rank, Rung, Sizes, Svd,
     params::{
-        GramParams, SVD_CHOSEN, SVD_CHUNK_ROWS, SVD_DOUBLE, SVD_NON_FINITE, SVD_OPEN, SVD_SINGLE, SVD_SKEWED, SVD_STUCK,
-        SVD_ZERO, SvdParams,
+        GramParams, SVD_CHOSEN, SVD_CHUNK_ROWS, SVD_DOUBLE, SVD_JACOBI, SVD_OPEN, SVD_SHARED_REGION, SVD_SHARED_VECTORS,
+        SVD_SINGLE, SvdParams,
     },
+    verdict::ROW_BYTES,
 };
 use crate::{
     Dtype, Error, Result, Scratch, Tensor,
@@ -22,6 +23,8 @@ mod kernels {
 const THREADS: u32 = 256;
 /// Matrices that have working memory at the same time.
 const WAVE: usize = 512;
+/// Blocks that rotate, each of which takes one matrix after another.
+const ROTATING: usize = 8;
 /// The most blocks along y.
 const MAX_CHUNKS: usize = 65_535;
 /// Shared memory that every architecture has for a block.
@@ -51,12 +54,10 @@ impl Extents {
 
 /// Where working memory begins, in bytes from the start of the arena.
 struct Workspace {
-    state: usize,
-    rank: usize,
-    tail: usize,
     partials: usize,
-    /// Nowhere when shared memory has room.
-    vectors: Option<usize>,
+    work: usize,
+    work_stride: usize,
+    rotated: usize,
     basis: usize,
     values: usize,
     energy: usize,
@@ -68,6 +69,7 @@ impl Workspace {
     fn new(extents: &Extents) -> Self {
         let Extents { batch, width, columns, chunks, .. } = *extents;
         let wave = batch.min(WAVE);
+        let work_stride = ((triangle(width) + columns * (width | 1)) * size_of::<f64>()).next_multiple_of(16);
         let mut bytes = 0;
         let mut next = |elements: usize, size: usize| {
             let start = bytes;
@@ -75,11 +77,10 @@ impl Workspace {
             start
         };
         Self {
-            state: next(batch, size_of::<u32>()),
-            rank: next(batch, size_of::<i32>()),
-            tail: next(batch, size_of::<f32>()),
             partials: next(wave * chunks * triangle(width), size_of::<f64>()),
-            vectors: (solve_shared(width, true) > SHARED).then(|| next(wave * width * width, size_of::<f64>())),
+            work: next(wave, work_stride),
+            work_stride,
+            rotated: next(batch.min(ROTATING) * (width * width + triangle(width.next_multiple_of(2))), size_of::<f64>()),
             basis: next(wave * columns * width, size_of::<f64>()),
             values: next(wave * columns, size_of::<f64>()),
             energy: next(wave, size_of::<f64>()),
@@ -105,10 +106,19 @@ fn gram_shared(columns: usize) -> usize {
 
 const GRAM_WIDE_SHARED: usize = TILE * WIDTH * 4;
 
-fn solve_shared(width: usize, vectors: bool) -> usize {
-    let head = WIDTH / 2 * 24 + WIDTH * 8 + WIDTH * 4 + 8 * 8;
-    head + triangle(width.next_multiple_of(2)) * 8 + if vectors { width * width * 8 } else { 0 }
+/// Shared memory of svd_solve with numbers of `size` bytes, and what lies in it.
+fn solve_shared(width: usize, columns: usize, size: usize) -> (usize, u32) {
+    let region = (64 * width).max(triangle(width)) * size + 32 * width;
+    let bytes = (8 * WIDTH + columns) * size + region;
+    let vectors = columns * (width | 1) * size;
+    if bytes + vectors <= SHARED {
+        (bytes + vectors, SVD_SHARED_REGION | SVD_SHARED_VECTORS)
+    } else {
+        (bytes, SVD_SHARED_REGION)
+    }
 }
+
+const ROTATE_SHARED: usize = WIDTH / 2 * 24 + WIDTH * 8 + WIDTH * 4;
 
 fn project_shared(dtype: Dtype) -> usize {
     let (size, parts) = match dtype {
@@ -191,6 +201,9 @@ pub(super) fn truncated(
     out: &mut Svd,
     scratch: &mut Scratch,
 ) -> Result<()> {
+    if options.output != Output::Usv || options.factors != Dtype::F32 {
+        return Err(a.device().unsupported("svd::truncated with an output other than U, s and V in f32"));
+    }
     let extents = Extents::new(sizes);
     let most = MAX_CHUNKS * SVD_CHUNK_ROWS as usize;
     if extents.rows > most || extents.batch > i32::MAX as usize {
@@ -199,11 +212,18 @@ pub(super) fn truncated(
         return Err(Error::shape(OP, found, expected));
     }
     let [u, s, v] = [out.u.address_mut(OP)?, out.s.address_mut(OP)?, out.v.address_mut(OP)?];
+    let verdicts = out.table.address_mut(OP)?;
     let (tall, small) = if extents.wide { (v, u) } else { (u, v) };
     let workspace = Workspace::new(&extents);
     let base = scratch.address(&a.device(), workspace.bytes)?;
     let single = options.start == Rung::Single && rank.may_start_in_single(extents.width);
-    let call = Call { a, extents, rank, single, readers: Readers::new(a.dtype()), tall, s, small, workspace, base };
+    let rungs = match options.start {
+        Rung::Jacobi => vec![SVD_JACOBI],
+        Rung::Single if single => vec![SVD_SINGLE, SVD_DOUBLE],
+        _ => vec![SVD_DOUBLE],
+    };
+    let (readers, fast) = (Readers::new(a.dtype()), options.mode == Mode::Fast);
+    let call = Call { a, extents, rank, rungs, fast, readers, tall, s, small, verdicts, workspace, base };
     let walk = Walk::new(a);
     let each = walk.inner.0 * walk.outer.0;
     for (i, start) in walk.starts.iter().enumerate() {
@@ -211,18 +231,20 @@ pub(super) fn truncated(
             call.wave(&walk, *start, first, i * each + first, WAVE.min(each - first))?;
         }
     }
-    call.verdicts(options, out, scratch)
+    Ok(())
 }
 
 struct Call<'a> {
     a: &'a Tensor,
     extents: Extents,
     rank: Rank,
-    single: bool,
+    rungs: Vec<u32>,
+    fast: bool,
     readers: Readers,
     tall: Address,
     s: Address,
     small: Address,
+    verdicts: Address,
     workspace: Workspace,
     base: Address,
 }
@@ -232,21 +254,28 @@ impl Call<'_> {
     fn wave(&self, walk: &Walk, start: usize, first: usize, index: usize, count: usize) -> Result<()> {
         let Extents { width, columns, chunks, wide, .. } = self.extents;
         let device = &self.a.device();
-        let mut params = self.params(walk, start, first, index);
+        let mut params = self.params(walk, start, first, index, count);
         let blocks = |y: usize, z: usize, shared| Grid { blocks: [count as u32, y as u32, z as u32], threads: THREADS, shared };
         let grams = [gram_shared(width), GRAM_WIDE_SHARED];
         let moments = [gram_shared(columns), GRAM_WIDE_SHARED];
         let projections = [project_shared(self.a.dtype()), project_wide_shared(width)];
-        for rung in usize::from(!self.single)..2 {
-            params.rung = [SVD_SINGLE, SVD_DOUBLE][rung];
+        for rung in &self.rungs {
+            let thorough = usize::from(*rung != SVD_SINGLE);
+            let (solve, shared) = [(kernels::SVD_SOLVE_F32, size_of::<f32>()), (kernels::SVD_SOLVE_F64, size_of::<f64>())]
+                .map(|(kernel, size)| (kernel, solve_shared(width, columns, size)))[thorough];
+            params.rung = *rung;
+            params.solve_shared = shared.1;
             let of_a = gram_of(&params);
-            device.launch(&self.readers.gram[rung], blocks(chunks, 1, grams[rung]), &of_a)?;
-            let solve = blocks(1, 1, solve_shared(width, self.workspace.vectors.is_none()));
-            device.launch(&kernels::SVD_SOLVE, solve, &params)?;
-            let project = blocks(chunks, columns.div_ceil(TILE), projections[rung]);
-            device.launch(&self.readers.project[rung], project, &params)?;
-            let gram = [kernels::SVD_GRAM_F32, kernels::SVD_GRAM_WIDE_F32][rung];
-            device.launch(&gram, blocks(chunks, 1, moments[rung]), &moments_of(&params))?;
+            device.launch(&self.readers.gram[thorough], blocks(chunks, 1, grams[thorough]), &of_a)?;
+            device.launch(&solve, blocks(1, 1, shared.0), &params)?;
+            if thorough == 1 {
+                let grid = Grid { blocks: [count.min(ROTATING) as u32, 1, 1], threads: THREADS, shared: ROTATE_SHARED };
+                device.launch(&kernels::SVD_ROTATE, grid, &params)?;
+            }
+            let project = blocks(chunks, columns.div_ceil(TILE), projections[thorough]);
+            device.launch(&self.readers.project[thorough], project, &params)?;
+            let gram = [kernels::SVD_GRAM_F32, kernels::SVD_GRAM_WIDE_F32][thorough];
+            device.launch(&gram, blocks(chunks, 1, moments[thorough]), &moments_of(&params))?;
             device.launch(&kernels::SVD_FINISH, blocks(1, 1, finish_shared(columns)), &params)?;
             params.fresh = 0;
         }
@@ -258,7 +287,7 @@ impl Call<'_> {
         Ok(())
     }
 
-    fn params(&self, walk: &Walk, start: usize, first: usize, index: usize) -> SvdParams {
+    fn params(&self, walk: &Walk, start: usize, first: usize, index: usize, count: usize) -> SvdParams {
         let Extents { rows, width, columns, chunks, wide, .. } = self.extents;
         let row_stride = self.a.strides()[self.a.shape().len() - 2] as i64;
         let at = |offset: usize| self.base.offset(offset);
@@ -269,18 +298,18 @@ impl Call<'_> {
             s: of(self.s, columns),
             small: of(self.small, width * columns),
             partials: at(self.workspace.partials),
-            vectors: self.workspace.vectors.map_or(Address::NULL, at),
+            work: at(self.workspace.work),
+            rotated: at(self.workspace.rotated),
             basis: at(self.workspace.basis),
             values: at(self.workspace.values),
             energy: at(self.workspace.energy),
             mix: at(self.workspace.mix),
-            tail: of(at(self.workspace.tail), 1),
-            state: of(at(self.workspace.state), 1),
-            rank: of(at(self.workspace.rank), 1),
+            verdicts: self.verdicts.offset(index * ROW_BYTES),
             row_stride: if wide { 1 } else { row_stride },
             column_stride: if wide { row_stride } else { 1 },
             inner_stride: walk.inner.1 as i64,
             outer_stride: walk.outer.1 as i64,
+            work_stride: self.workspace.work_stride as i64,
             relative: match self.rank {
                 Rank::Fixed(_) => -1.0,
                 Rank::Tolerance { relative, .. } => relative,
@@ -292,34 +321,12 @@ impl Call<'_> {
             columns: columns as i32,
             chunks: chunks as i32,
             rung: SVD_SINGLE,
+            solve_shared: 0,
+            count: count as i32,
             fresh: 1,
+            fast: i32::from(self.fast),
             wide: i32::from(wide),
-            pad: 0,
         }
-    }
-
-    /// Waits for the device, and says what became of each matrix.
-    fn verdicts(&self, options: &Options, out: &mut Svd, scratch: &mut Scratch) -> Result<()> {
-        let batch = self.extents.batch;
-        let (mut states, mut ranks) = (vec![0u32; batch], vec![0u32; batch]);
-        out.tail.resize(batch, f32::NAN);
-        let device = &self.a.device();
-        let memory = scratch.buffer(device, self.workspace.bytes)?;
-        memory.read_on(device, self.workspace.state, bytemuck::cast_slice_mut(&mut states))?;
-        memory.read_on(device, self.workspace.rank, bytemuck::cast_slice_mut(&mut ranks))?;
-        memory.read_on(device, self.workspace.tail, bytemuck::cast_slice_mut(&mut out.tail))?;
-        out.rank = ranks.into_iter().map(|rank| rank as usize).collect();
-        let info = states.into_iter().enumerate().map(|(index, state)| match state {
-            SVD_SINGLE | SVD_ZERO => Ok(Info::Solved(Rung::Single)),
-            SVD_DOUBLE => Ok(Info::Solved(options.start.max(Rung::Double))),
-            SVD_NON_FINITE => Ok(Info::NonFinite),
-            SVD_OPEN..=SVD_SKEWED | SVD_STUCK.. => {
-                let what = format!("the eigenvalue iteration did not converge for matrix {index}");
-                Err(Error::Numeric { op: OP, what })
-            }
-        });
-        out.info = info.collect::<Result<_>>()?;
-        Ok(())
     }
 }
 
@@ -327,8 +334,7 @@ impl Call<'_> {
 fn gram_of(p: &SvdParams) -> GramParams {
     GramParams {
         a: p.a,
-        state: if p.fresh == 1 { Address::NULL } else { p.state },
-        rank: Address::NULL,
+        verdicts: p.verdicts,
         partials: p.partials,
         row_stride: p.row_stride,
         column_stride: p.column_stride,
@@ -339,6 +345,8 @@ fn gram_of(p: &SvdParams) -> GramParams {
         rows: p.rows,
         columns: p.width,
         wanted: SVD_OPEN,
+        all: p.fresh,
+        by_rank: 0,
         pad: 0,
     }
 }
@@ -347,8 +355,6 @@ fn gram_of(p: &SvdParams) -> GramParams {
 fn moments_of(p: &SvdParams) -> GramParams {
     GramParams {
         a: p.tall,
-        state: p.state,
-        rank: p.rank,
         row_stride: i64::from(p.columns),
         column_stride: 1,
         inner_stride: i64::from(p.rows) * i64::from(p.columns),
@@ -357,6 +363,8 @@ fn moments_of(p: &SvdParams) -> GramParams {
         first: 0,
         columns: p.columns,
         wanted: SVD_CHOSEN,
+        all: 0,
+        by_rank: 1,
         ..gram_of(p)
     }
 }

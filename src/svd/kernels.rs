@@ -5,6 +5,15 @@
 
 #![allow(clippy::needless_range_loop, reason = "indices over whole register tiles, which the compiler must unroll")]
 
+use faer::{
+    Accum, MatMut, MatRef, Par,
+    linalg::matmul::{
+        self,
+        triangular::{self, BlockStructure},
+    },
+    traits::RealField,
+};
+
 use super::lanes::{F32x4, F64x4, Lanes, Real, Signs};
 
 /// Row widths are multiples of this: two registers of the widest kind.
@@ -373,6 +382,25 @@ dispatch! {
     pub(super) fn sturm_counts(diagonal: &[f64], off_squared: &[f64], points: &[f64; POINTS], lanes: usize, below: &mut [u64; POINTS]) = counts, __m512d, __m256d, F64x4
 }
 
+/// Operands wider than this no longer stay in the nearer caches; faer's products, which pack them, are quicker then.
+const NARROW: usize = 256;
+
+fn wide_gram<T: RealField>(block: &[T], width: usize, partial: &mut [T]) {
+    let rows = MatRef::from_row_major_slice(block, block.len() / width, width);
+    let sums = MatMut::from_row_major_slice_mut(partial, width, width);
+    let whole = BlockStructure::Rectangular;
+    let upper = BlockStructure::TriangularUpper;
+    triangular::matmul(sums, upper, Accum::Add, rows.transpose(), whole, rows, whole, T::one_impl(), Par::Seq);
+}
+
+fn wide_product<T: RealField>(left: &[T], inner: usize, right: &[T], width: usize, out: &mut [T]) {
+    let rows = out.len() / width;
+    let out = MatMut::from_row_major_slice_mut(out, rows, width);
+    let left = MatRef::from_row_major_slice(&left[..rows * inner], rows, inner);
+    let right = MatRef::from_row_major_slice(&right[..inner * width], inner, width);
+    matmul::matmul(out, Accum::Replace, left, right, T::one_impl(), Par::Seq);
+}
+
 /// A precision that Gram matrices and projections are computed in.
 pub(super) trait Precision: Real {
     /// partial += the upper triangle of block' block; whole tiles are written, so parts of the lower one are too.
@@ -389,10 +417,13 @@ pub(super) trait Precision: Real {
 
 impl Precision for f32 {
     fn gram(block: &[Self], width: usize, partial: &mut [Self]) {
-        gram_f32(block, width, partial);
+        if width > NARROW { wide_gram(block, width, partial) } else { gram_f32(block, width, partial) }
     }
     fn product(left: &[Self], inner: usize, right: &[Self], width: usize, out: &mut [Self]) {
-        product_f32(left, inner, right, width, out);
+        match inner.max(width) > NARROW {
+            true => wide_product(left, inner, right, width, out),
+            false => product_f32(left, inner, right, width, out),
+        }
     }
     fn of_block<'a>(block: &'a [f32], _: &'a mut [Self]) -> &'a [Self] {
         block
@@ -407,10 +438,13 @@ impl Precision for f32 {
 
 impl Precision for f64 {
     fn gram(block: &[Self], width: usize, partial: &mut [Self]) {
-        gram_f64(block, width, partial);
+        if width > NARROW { wide_gram(block, width, partial) } else { gram_f64(block, width, partial) }
     }
     fn product(left: &[Self], inner: usize, right: &[Self], width: usize, out: &mut [Self]) {
-        product_f64(left, inner, right, width, out);
+        match inner.max(width) > NARROW {
+            true => wide_product(left, inner, right, width, out),
+            false => product_f64(left, inner, right, width, out),
+        }
     }
     fn of_block<'a>(block: &'a [f32], memory: &'a mut [Self]) -> &'a [Self] {
         let wide = &mut memory[..block.len()];

@@ -11,23 +11,28 @@ mod jacobi;
 mod kernels;
 mod lanes;
 mod params;
+mod solver;
 mod source;
 mod vector;
+mod verdict;
+mod watch;
+
+pub use verdict::{Info, Verdict};
+pub use watch::Watch;
 
 use crate::{Device, Dtype, Error, Result, Scratch, Tensor, device::Kind};
 
 const OP: &str = "svd::truncated";
 const DTYPES: &[Dtype] = &[Dtype::F32, Dtype::F16, Dtype::BF16];
 
-/// The largest min(m, n) on the CPU, and on other devices.
-const MAX_COLUMNS: usize = 256;
+/// The largest min(m, n) on devices other than the CPU.
 const MAX_DEVICE_COLUMNS: usize = 128;
 
-/// The largest min(m, n) of matrices on `device`.
-pub fn max_columns(device: &Device) -> usize {
+/// The largest min(m, n) of matrices on `device`, if there is a limit.
+pub fn max_columns(device: &Device) -> Option<usize> {
     match device.kind() {
-        Kind::Cpu => MAX_COLUMNS,
-        _ => MAX_DEVICE_COLUMNS,
+        Kind::Cpu => None,
+        _ => Some(MAX_DEVICE_COLUMNS),
     }
 }
 
@@ -66,6 +71,33 @@ impl Rank {
     }
 }
 
+/// How far a result is checked.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Mode {
+    /// Every result is checked, and a matrix whose check fails climbs the ladder of [`Rung`]s. The error is at most 1.001
+    /// times the least possible, down to the rounding of the factors.
+    #[default]
+    Safe,
+    /// The rung that a matrix starts on is taken as it comes: for s_1 / s_rank up to about 300 the error is at most 1.001
+    /// times the least possible, but for a share of about 1e-4 of ||A||. Factors are orthonormal all the same.
+    Fast,
+}
+
+/// What to make of each matrix A, [m, n]: the shapes of [`Svd::u`], [`Svd::s`] and [`Svd::v`], and what they are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Output {
+    /// U [m, r], s [r], V [n, r]: A ~ U diag(s) V'.
+    #[default]
+    Usv,
+    /// u: latents A V [m, r]; s [r]; v: decoder V [n, r], its columns orthonormal: A ~ u v'. What a cache stores. Latents of
+    /// rows that were not in A are those rows times V.
+    LatentDecoder,
+    /// u: Q [m, r], its columns orthonormal; s: nothing, [0]; v: (Q'A)' [n, r]: A ~ u v'.
+    Qb,
+    /// s [r] alone; u [m, 0] and v [n, 0] are empty.
+    ValuesOnly,
+}
+
 /// The rungs of the ladder, from quick to thorough. Each matrix starts where [`Options::start`] says and climbs when a
 /// check fails: which rung served depends on that matrix alone.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -76,61 +108,81 @@ pub enum Rung {
     /// A Gram matrix and a projection in f64, for everything that f32 entries can express. The columns of U are
     /// orthogonalized one by one, and completed, where the matrix is rank-deficient or nearly so.
     Double,
-    /// As `Double`, by cyclic Jacobi rotations where inverse iteration did not deliver: slow, and converges always. Other
-    /// devices than the CPU rotate on every rung, so theirs ends with `Double`.
+    /// As `Double`, by cyclic Jacobi rotations where inverse iteration did not deliver: slow, and converges always.
     Jacobi,
 }
 
-/// What became of one matrix.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Info {
-    /// Factorized, by this rung.
-    Solved(Rung),
-    /// The matrix holds a NaN or an infinity. Its U, s, V and tail are NaN and its rank is zero.
-    NonFinite,
-}
-
 /// Choices with sensible defaults.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Options {
+    /// How far results are checked.
+    pub mode: Mode,
+    /// What to make of each matrix.
+    pub output: Output,
+    /// Dtype of [`Svd::u`] and [`Svd::v`]: f32, f16 or bf16. s is always f32.
+    pub factors: Dtype,
     /// Where the ladder starts. A caller who knows his matrices to be ill-conditioned saves the first attempt.
     pub start: Rung,
+    /// Tells how far long work has come, and ends it early.
+    pub watch: Option<Watch>,
 }
 
-/// A batch of truncated factorizations. For matrices [.., m, n] and r columns:
+impl Default for Options {
+    fn default() -> Self {
+        Self { mode: Mode::default(), output: Output::default(), factors: Dtype::F32, start: Rung::default(), watch: None }
+    }
+}
+
+/// A batch of truncated factorizations of matrices [.., m, n] by r columns; [`Output`] says what the parts are.
 #[derive(Debug)]
 pub struct Svd {
-    /// f32 [.., m, r]; the columns are orthonormal.
+    /// [.., m, r] in the dtype of [`Options::factors`].
     pub u: Tensor,
     /// f32 [.., r], descending.
     pub s: Tensor,
-    /// f32 [.., n, r]; the columns are orthonormal, and the entry of largest magnitude in each is positive.
+    /// [.., n, r] in the dtype of [`Options::factors`]. The entry of largest magnitude in each column of V is positive.
     pub v: Tensor,
-    /// Columns in use, for each matrix; those above are zero.
-    pub rank: Vec<usize>,
     /// What became of each matrix.
-    pub info: Vec<Info>,
-    /// ||A - U S V'|| / ||A|| of each matrix, before U, s and V were rounded to f32 (that adds about 1e-7).
-    pub tail: Vec<f32>,
+    table: Tensor,
 }
 
 impl Svd {
-    /// An output for matrices of `shape`, [.., m, n], with `columns` singular triplets each.
+    /// An output for matrices of `shape`, [.., m, n], with up to `columns` singular triplets each.
     ///
     /// # Errors
-    /// As [`truncated`] for the shape and the rank; [`Error::Device`] when the memory is not to be had.
-    pub fn zeros(shape: &[usize], columns: usize, device: &Device) -> Result<Self> {
+    /// As [`truncated`] for the shape, the rank and the dtype; [`Error::Device`] when the memory is not to be had.
+    pub fn zeros(shape: &[usize], columns: usize, options: &Options, device: &Device) -> Result<Self> {
         let sizes = Sizes::new(shape, columns, device)?;
-        let leading = &shape[..shape.len() - 2];
-        let tensor = |tail: &[usize]| Tensor::zeros(&[leading, tail].concat(), Dtype::F32, device);
+        if !DTYPES.contains(&options.factors) {
+            return Err(Error::Dtype { op: OP, found: options.factors, expected: DTYPES });
+        }
+        let [u, s, v] = Self::shapes(shape, &sizes, options.output);
         Ok(Self {
-            u: tensor(&[sizes.m, columns])?,
-            s: tensor(&[columns])?,
-            v: tensor(&[sizes.n, columns])?,
-            rank: vec![0; sizes.batch],
-            info: vec![Info::NonFinite; sizes.batch],
-            tail: vec![f32::NAN; sizes.batch],
+            u: Tensor::zeros(&u, options.factors, device)?,
+            s: Tensor::zeros(&s, Dtype::F32, device)?,
+            v: Tensor::zeros(&v, options.factors, device)?,
+            table: Tensor::zeros(&[sizes.batch, verdict::ROW_BYTES], Dtype::I8, device)?,
         })
+    }
+
+    /// Shapes of u, s and v.
+    fn shapes(shape: &[usize], sizes: &Sizes, output: Output) -> [Vec<usize>; 3] {
+        let leading = &shape[..shape.len() - 2];
+        let with = |tail: &[usize]| [leading, tail].concat();
+        let r = sizes.columns;
+        match output {
+            Output::Usv | Output::LatentDecoder => [with(&[sizes.m, r]), with(&[r]), with(&[sizes.n, r])],
+            Output::Qb => [with(&[sizes.m, r]), with(&[0]), with(&[sizes.n, r])],
+            Output::ValuesOnly => [with(&[sizes.m, 0]), with(&[r]), with(&[sizes.n, 0])],
+        }
+    }
+
+    /// What became of each matrix, in row-major order of the leading axes. Waits for the device.
+    ///
+    /// # Errors
+    /// [`Error::Device`] when the device failed.
+    pub fn verdicts(&self) -> Result<Vec<Verdict>> {
+        verdict::read(&self.table)
     }
 }
 
@@ -160,8 +212,9 @@ impl Sizes {
             return Err(Error::shape(OP, format!("a {shape:?}, an empty batch"), "at least one matrix"));
         }
         let small = m.min(n);
-        let most = max_columns(device);
-        if small > most {
+        if let Some(most) = max_columns(device)
+            && small > most
+        {
             let found = format!("matrices of {m} x {n}, the smaller side {small}");
             let expected = format!("min(m, n) <= {most} on {device}; larger matrices are not supported yet");
             return Err(Error::shape(OP, found, expected));
@@ -173,15 +226,15 @@ impl Sizes {
     }
 }
 
-/// The truncated SVD of every matrix of `a`, [.., m, n] with any leading axes, f32, f16 or bf16, with min(m, n) up to
-/// [`max_columns`]: 256 on the CPU, 128 on other devices.
+/// The truncated SVD of every matrix of `a`, [.., m, n] with any leading axes, f32, f16 or bf16; on other devices than the
+/// CPU with min(m, n) up to [`max_columns`].
 ///
 /// Rows may lie anywhere (only the last axis must have stride 1), so a cache [tokens, heads, head_dim] is read in place
 /// through its transpose [heads, tokens, head_dim].
 ///
-/// The error is at most 1.001 times the least possible, down to the rounding of U, s and V to f32. The result for a
-/// matrix does not depend on what else is in the batch or on the number of threads, not in a bit. Scale does not
-/// matter. Rank-deficient and zero matrices get orthonormal completions and zero singular values.
+/// [`Mode`] says how close the result is to the best one, and [`Output`] what is made. The result for a matrix does not
+/// depend on what else is in the batch or on the number of threads, not in a bit. Scale does not matter. Rank-deficient
+/// and zero matrices get orthonormal completions and zero singular values.
 ///
 /// ```
 /// use lowkey::{Device, Tensor, svd};
@@ -195,24 +248,24 @@ impl Sizes {
 /// # Errors
 /// [`Error::Shape`] for an empty batch, a matrix without rows or columns, min(m, n) above [`max_columns`], a rank of zero or above
 /// min(m, n), a tolerance outside [0, 1), a last axis with gaps; [`Error::Dtype`] for other dtypes; [`Error::Device`]
-/// when memory runs out. A NaN or an infinity is no error: [`Svd::info`] marks its matrix.
+/// when memory runs out; [`Error::Cancelled`] when the [`Watch`] says so. A NaN or an infinity is no error:
+/// [`Svd::verdicts`] tells of its matrix.
 pub fn truncated(a: &Tensor, rank: Rank, options: &Options) -> Result<Svd> {
     let device = a.device();
     check_input(a, rank)?;
-    let mut out = Svd::zeros(a.shape(), rank.columns(), &device)?;
+    let mut out = Svd::zeros(a.shape(), rank.columns(), options, &device)?;
     truncated_into(a, rank, options, &mut out, &mut Scratch::new(&device))?;
     Ok(out)
 }
 
-/// [`truncated`] into an existing `out`, with working memory from `scratch`.
-/// On devices the verdicts are read back, so the call waits for the device and cannot be captured in a graph yet.
+/// [`truncated`] into an existing `out`, with working memory from `scratch`. Asynchronous on devices.
 ///
 /// # Errors
-/// As [`truncated`]; [`Error::Shape`] as well when `out` has other shapes (see [`Svd::zeros`]) or shares its memory,
-/// [`Error::Device`] when `out` or `scratch` is of another device.
+/// As [`truncated`]; [`Error::Shape`] and [`Error::Dtype`] as well when `out` does not fit (see [`Svd::zeros`]) or shares its
+/// memory, [`Error::Device`] when `out` or `scratch` is of another device.
 pub fn truncated_into(a: &Tensor, rank: Rank, options: &Options, out: &mut Svd, scratch: &mut Scratch) -> Result<()> {
     let sizes = check_input(a, rank)?;
-    check_output(a, &sizes, out)?;
+    check_output(a, &sizes, options, out)?;
     match a.device().kind() {
         Kind::Cpu => cpu::truncated(a, sizes, rank, options, out, scratch),
         _ => gpu::truncated(a, sizes, rank, options, out, scratch),
@@ -224,10 +277,10 @@ pub fn truncated_into(a: &Tensor, rank: Rank, options: &Options, out: &mut Svd, 
 ///
 /// # Errors
 /// As [`truncated`] for the shape and the rank.
-pub fn scratch_bytes(shape: &[usize], columns: usize, device: &Device) -> Result<usize> {
+pub fn scratch_bytes(shape: &[usize], columns: usize, options: &Options, device: &Device) -> Result<usize> {
     let sizes = Sizes::new(shape, columns, device)?;
     match device.kind() {
-        Kind::Cpu => Ok(cpu::scratch_bytes(sizes)),
+        Kind::Cpu => Ok(cpu::scratch_bytes(sizes, options)),
         _ => Ok(gpu::scratch_bytes(sizes)),
     }
 }
@@ -249,21 +302,25 @@ fn check_input(a: &Tensor, rank: Rank) -> Result<Sizes> {
     Ok(sizes)
 }
 
-fn check_output(a: &Tensor, sizes: &Sizes, out: &Svd) -> Result<()> {
-    let leading = &a.shape()[..a.shape().len() - 2];
-    let pairs: [(&str, &Tensor, &[usize]); 3] =
-        [("u", &out.u, &[sizes.m, sizes.columns]), ("s", &out.s, &[sizes.columns]), ("v", &out.v, &[sizes.n, sizes.columns])];
-    for (name, tensor, tail) in pairs {
-        let expected = [leading, tail].concat();
+fn check_output(a: &Tensor, sizes: &Sizes, options: &Options, out: &Svd) -> Result<()> {
+    let shapes = Svd::shapes(a.shape(), sizes, options.output);
+    let parts = [("u", &out.u, options.factors), ("s", &out.s, Dtype::F32), ("v", &out.v, options.factors)];
+    for ((name, tensor, dtype), expected) in parts.into_iter().zip(shapes) {
         if tensor.shape() != expected {
             return Err(Error::shape(OP, format!("out.{name} {:?}", tensor.shape()), format!("{expected:?}")));
         }
-        if tensor.dtype() != Dtype::F32 {
-            return Err(Error::Dtype { op: OP, found: tensor.dtype(), expected: &[Dtype::F32] });
+        if tensor.dtype() != dtype {
+            return Err(Error::Dtype { op: OP, found: tensor.dtype(), expected: only(dtype) });
         }
         if tensor.device() != a.device() {
             return Err(Error::device(format!("{OP}: out.{name} on {}", tensor.device()), format!("put it on {}", a.device())));
         }
     }
     Ok(())
+}
+
+/// The list of one dtype that an error names.
+fn only(dtype: Dtype) -> &'static [Dtype] {
+    let at = DTYPES.iter().position(|known| *known == dtype).unwrap_or(0);
+    &DTYPES[at..=at]
 }

@@ -11,16 +11,39 @@ pub(crate) const SVD_DOUBLE: u32 = 4;
 pub(crate) const SVD_ZERO: u32 = 5;
 pub(crate) const SVD_NON_FINITE: u32 = 6;
 pub(crate) const SVD_STUCK: u32 = 7;
+pub(crate) const SVD_JACOBI: u32 = 8;
+pub(crate) const SVD_SKETCHED: u32 = 16;
+pub(crate) const SVD_SHARED_REGION: u32 = 1;
+pub(crate) const SVD_SHARED_VECTORS: u32 = 2;
+/// What became of a matrix.
+#[repr(C)]
+#[derive(Debug, Copy, Clone, bytemuck::Pod, bytemuck::Zeroable)]
+pub(crate) struct SvdVerdict {
+    pub(crate) state: u32,
+    /// columns in use
+    pub(crate) rank: i32,
+    /// ||A - A~|| / ||A||
+    pub(crate) tail: f32,
+    /// its basis comes from rotations
+    pub(crate) rotated: u32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of SvdVerdict"][::core::mem::size_of::<SvdVerdict>() - 16usize];
+    ["Alignment of SvdVerdict"][::core::mem::align_of::<SvdVerdict>() - 4usize];
+    ["Offset of field: SvdVerdict::state"][::core::mem::offset_of!(SvdVerdict, state) - 0usize];
+    ["Offset of field: SvdVerdict::rank"][::core::mem::offset_of!(SvdVerdict, rank) - 4usize];
+    ["Offset of field: SvdVerdict::tail"][::core::mem::offset_of!(SvdVerdict, tail) - 8usize];
+    ["Offset of field: SvdVerdict::rotated"][::core::mem::offset_of!(SvdVerdict, rotated) - 12usize];
+};
 /// A'A of every matrix whose state is `wanted`.
 #[repr(C)]
 #[derive(Debug, Copy, Clone, bytemuck::Pod, bytemuck::Zeroable)]
 pub(crate) struct GramParams {
     /// [batch, rows, columns] f32|bf16|f16
     pub(crate) a: Address,
-    /// [batch]; null: every matrix is wanted
-    pub(crate) state: Address,
-    /// [batch] columns in use of each matrix; null: all
-    pub(crate) rank: Address,
+    /// [batch]
+    pub(crate) verdicts: Address,
     /// [batch, chunks, columns (columns + 1) / 2] lower triangles
     pub(crate) partials: Address,
     pub(crate) row_stride: i64,
@@ -35,6 +58,10 @@ pub(crate) struct GramParams {
     pub(crate) rows: i32,
     pub(crate) columns: i32,
     pub(crate) wanted: u32,
+    /// every matrix is wanted, whatever its state
+    pub(crate) all: i32,
+    /// matrices have the columns of their rank
+    pub(crate) by_rank: i32,
     pub(crate) pad: i32,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
@@ -42,18 +69,19 @@ const _: () = {
     ["Size of GramParams"][::core::mem::size_of::<GramParams>() - 88usize];
     ["Alignment of GramParams"][::core::mem::align_of::<GramParams>() - 8usize];
     ["Offset of field: GramParams::a"][::core::mem::offset_of!(GramParams, a) - 0usize];
-    ["Offset of field: GramParams::state"][::core::mem::offset_of!(GramParams, state) - 8usize];
-    ["Offset of field: GramParams::rank"][::core::mem::offset_of!(GramParams, rank) - 16usize];
-    ["Offset of field: GramParams::partials"][::core::mem::offset_of!(GramParams, partials) - 24usize];
-    ["Offset of field: GramParams::row_stride"][::core::mem::offset_of!(GramParams, row_stride) - 32usize];
-    ["Offset of field: GramParams::column_stride"][::core::mem::offset_of!(GramParams, column_stride) - 40usize];
-    ["Offset of field: GramParams::inner_stride"][::core::mem::offset_of!(GramParams, inner_stride) - 48usize];
-    ["Offset of field: GramParams::outer_stride"][::core::mem::offset_of!(GramParams, outer_stride) - 56usize];
-    ["Offset of field: GramParams::inner"][::core::mem::offset_of!(GramParams, inner) - 64usize];
-    ["Offset of field: GramParams::first"][::core::mem::offset_of!(GramParams, first) - 68usize];
-    ["Offset of field: GramParams::rows"][::core::mem::offset_of!(GramParams, rows) - 72usize];
-    ["Offset of field: GramParams::columns"][::core::mem::offset_of!(GramParams, columns) - 76usize];
-    ["Offset of field: GramParams::wanted"][::core::mem::offset_of!(GramParams, wanted) - 80usize];
+    ["Offset of field: GramParams::verdicts"][::core::mem::offset_of!(GramParams, verdicts) - 8usize];
+    ["Offset of field: GramParams::partials"][::core::mem::offset_of!(GramParams, partials) - 16usize];
+    ["Offset of field: GramParams::row_stride"][::core::mem::offset_of!(GramParams, row_stride) - 24usize];
+    ["Offset of field: GramParams::column_stride"][::core::mem::offset_of!(GramParams, column_stride) - 32usize];
+    ["Offset of field: GramParams::inner_stride"][::core::mem::offset_of!(GramParams, inner_stride) - 40usize];
+    ["Offset of field: GramParams::outer_stride"][::core::mem::offset_of!(GramParams, outer_stride) - 48usize];
+    ["Offset of field: GramParams::inner"][::core::mem::offset_of!(GramParams, inner) - 56usize];
+    ["Offset of field: GramParams::first"][::core::mem::offset_of!(GramParams, first) - 60usize];
+    ["Offset of field: GramParams::rows"][::core::mem::offset_of!(GramParams, rows) - 64usize];
+    ["Offset of field: GramParams::columns"][::core::mem::offset_of!(GramParams, columns) - 68usize];
+    ["Offset of field: GramParams::wanted"][::core::mem::offset_of!(GramParams, wanted) - 72usize];
+    ["Offset of field: GramParams::all"][::core::mem::offset_of!(GramParams, all) - 76usize];
+    ["Offset of field: GramParams::by_rank"][::core::mem::offset_of!(GramParams, by_rank) - 80usize];
     ["Offset of field: GramParams::pad"][::core::mem::offset_of!(GramParams, pad) - 84usize];
 };
 /// Everything after A'A, for one rung of the ladder.
@@ -70,8 +98,10 @@ pub(crate) struct SvdParams {
     pub(crate) small: Address,
     /// [batch, chunks, ..] lower triangles: A'A, then the moments tall' tall
     pub(crate) partials: Address,
-    /// [batch, width, width]; null where shared memory holds them
-    pub(crate) vectors: Address,
+    /// [batch, work_stride] what svd_solve has no room for in shared memory
+    pub(crate) work: Address,
+    /// [blocks of svd_rotate, ..] vectors and triangle of the matrix that it is at
+    pub(crate) rotated: Address,
     /// [batch, columns, width] eigenvectors in rows
     pub(crate) basis: Address,
     /// [batch, columns] eigenvalues: estimates of s^2
@@ -81,15 +111,13 @@ pub(crate) struct SvdParams {
     /// [batch, columns, columns] what tall is multiplied by to become orthonormal and ordered
     pub(crate) mix: Address,
     /// [batch]
-    pub(crate) tail: Address,
-    /// [batch]
-    pub(crate) state: Address,
-    /// [batch]
-    pub(crate) rank: Address,
+    pub(crate) verdicts: Address,
     pub(crate) row_stride: i64,
     pub(crate) column_stride: i64,
     pub(crate) inner_stride: i64,
     pub(crate) outer_stride: i64,
+    /// bytes
+    pub(crate) work_stride: i64,
     /// tolerated error; negative: every matrix keeps `columns`
     pub(crate) relative: f64,
     pub(crate) inner: i32,
@@ -98,35 +126,40 @@ pub(crate) struct SvdParams {
     pub(crate) width: i32,
     pub(crate) columns: i32,
     pub(crate) chunks: i32,
-    /// SVD_SINGLE or SVD_DOUBLE
+    /// SVD_SINGLE, SVD_DOUBLE or SVD_JACOBI
     pub(crate) rung: u32,
-    /// this rung is the first: `state` holds nothing yet
+    /// SVD_SHARED_..
+    pub(crate) solve_shared: u32,
+    /// matrices
+    pub(crate) count: i32,
+    /// this rung is the first: the verdicts hold nothing yet
     pub(crate) fresh: i32,
+    /// the first rung is taken as it comes
+    pub(crate) fast: i32,
     /// tall is V, whose signs are to be fixed, and not U
     pub(crate) wide: i32,
-    pub(crate) pad: i32,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of SvdParams"][::core::mem::size_of::<SvdParams>() - 184usize];
+    ["Size of SvdParams"][::core::mem::size_of::<SvdParams>() - 192usize];
     ["Alignment of SvdParams"][::core::mem::align_of::<SvdParams>() - 8usize];
     ["Offset of field: SvdParams::a"][::core::mem::offset_of!(SvdParams, a) - 0usize];
     ["Offset of field: SvdParams::tall"][::core::mem::offset_of!(SvdParams, tall) - 8usize];
     ["Offset of field: SvdParams::s"][::core::mem::offset_of!(SvdParams, s) - 16usize];
     ["Offset of field: SvdParams::small"][::core::mem::offset_of!(SvdParams, small) - 24usize];
     ["Offset of field: SvdParams::partials"][::core::mem::offset_of!(SvdParams, partials) - 32usize];
-    ["Offset of field: SvdParams::vectors"][::core::mem::offset_of!(SvdParams, vectors) - 40usize];
-    ["Offset of field: SvdParams::basis"][::core::mem::offset_of!(SvdParams, basis) - 48usize];
-    ["Offset of field: SvdParams::values"][::core::mem::offset_of!(SvdParams, values) - 56usize];
-    ["Offset of field: SvdParams::energy"][::core::mem::offset_of!(SvdParams, energy) - 64usize];
-    ["Offset of field: SvdParams::mix"][::core::mem::offset_of!(SvdParams, mix) - 72usize];
-    ["Offset of field: SvdParams::tail"][::core::mem::offset_of!(SvdParams, tail) - 80usize];
-    ["Offset of field: SvdParams::state"][::core::mem::offset_of!(SvdParams, state) - 88usize];
-    ["Offset of field: SvdParams::rank"][::core::mem::offset_of!(SvdParams, rank) - 96usize];
-    ["Offset of field: SvdParams::row_stride"][::core::mem::offset_of!(SvdParams, row_stride) - 104usize];
-    ["Offset of field: SvdParams::column_stride"][::core::mem::offset_of!(SvdParams, column_stride) - 112usize];
-    ["Offset of field: SvdParams::inner_stride"][::core::mem::offset_of!(SvdParams, inner_stride) - 120usize];
-    ["Offset of field: SvdParams::outer_stride"][::core::mem::offset_of!(SvdParams, outer_stride) - 128usize];
+    ["Offset of field: SvdParams::work"][::core::mem::offset_of!(SvdParams, work) - 40usize];
+    ["Offset of field: SvdParams::rotated"][::core::mem::offset_of!(SvdParams, rotated) - 48usize];
+    ["Offset of field: SvdParams::basis"][::core::mem::offset_of!(SvdParams, basis) - 56usize];
+    ["Offset of field: SvdParams::values"][::core::mem::offset_of!(SvdParams, values) - 64usize];
+    ["Offset of field: SvdParams::energy"][::core::mem::offset_of!(SvdParams, energy) - 72usize];
+    ["Offset of field: SvdParams::mix"][::core::mem::offset_of!(SvdParams, mix) - 80usize];
+    ["Offset of field: SvdParams::verdicts"][::core::mem::offset_of!(SvdParams, verdicts) - 88usize];
+    ["Offset of field: SvdParams::row_stride"][::core::mem::offset_of!(SvdParams, row_stride) - 96usize];
+    ["Offset of field: SvdParams::column_stride"][::core::mem::offset_of!(SvdParams, column_stride) - 104usize];
+    ["Offset of field: SvdParams::inner_stride"][::core::mem::offset_of!(SvdParams, inner_stride) - 112usize];
+    ["Offset of field: SvdParams::outer_stride"][::core::mem::offset_of!(SvdParams, outer_stride) - 120usize];
+    ["Offset of field: SvdParams::work_stride"][::core::mem::offset_of!(SvdParams, work_stride) - 128usize];
     ["Offset of field: SvdParams::relative"][::core::mem::offset_of!(SvdParams, relative) - 136usize];
     ["Offset of field: SvdParams::inner"][::core::mem::offset_of!(SvdParams, inner) - 144usize];
     ["Offset of field: SvdParams::first"][::core::mem::offset_of!(SvdParams, first) - 148usize];
@@ -135,7 +168,9 @@ const _: () = {
     ["Offset of field: SvdParams::columns"][::core::mem::offset_of!(SvdParams, columns) - 160usize];
     ["Offset of field: SvdParams::chunks"][::core::mem::offset_of!(SvdParams, chunks) - 164usize];
     ["Offset of field: SvdParams::rung"][::core::mem::offset_of!(SvdParams, rung) - 168usize];
-    ["Offset of field: SvdParams::fresh"][::core::mem::offset_of!(SvdParams, fresh) - 172usize];
-    ["Offset of field: SvdParams::wide"][::core::mem::offset_of!(SvdParams, wide) - 176usize];
-    ["Offset of field: SvdParams::pad"][::core::mem::offset_of!(SvdParams, pad) - 180usize];
+    ["Offset of field: SvdParams::solve_shared"][::core::mem::offset_of!(SvdParams, solve_shared) - 172usize];
+    ["Offset of field: SvdParams::count"][::core::mem::offset_of!(SvdParams, count) - 176usize];
+    ["Offset of field: SvdParams::fresh"][::core::mem::offset_of!(SvdParams, fresh) - 180usize];
+    ["Offset of field: SvdParams::fast"][::core::mem::offset_of!(SvdParams, fast) - 184usize];
+    ["Offset of field: SvdParams::wide"][::core::mem::offset_of!(SvdParams, wide) - 188usize];
 };
