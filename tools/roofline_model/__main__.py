@@ -29,6 +29,7 @@ def arguments() -> argparse.Namespace:
         parser.add_argument("--gpu", choices=sorted(GPUS), default="h200")
         parser.add_argument("--format", choices=["table", "json"], default="table", help="how to print")
         parser.add_argument("--measured", type=Path, metavar="FILE", help="a result of kvbench --save to compare with")
+        parser.add_argument("--loops", metavar="KERNEL", help="print where the time of one of its blocks goes instead")
         for flag, usual in operation.SHAPE.items():
             parser.add_argument(f"--{flag}", type=type(usual), default=usual, help=f"(default {usual})")
         parser.set_defaults(operation=operation)
@@ -48,8 +49,13 @@ def run(args: argparse.Namespace) -> None:
             raise Refusal(f"{args.measured}: no result of kvbench: {fault!r}") from None
         if seconds is None:
             raise Refusal(f"{args.measured}: no time of {args.op} with {shape}")
+    if args.loops and args.loops not in [launch.kernel for launch, _, _ in budgets]:
+        raise Refusal(f"{args.op} has no kernel {args.loops}")
     document = report.total(args.op, gpu.name, shape, budgets, seconds)
-    print(report.as_json(document) if args.format == "json" else report.as_table(document))
+    if args.loops:
+        print(report.loops_table(next(row for row in document["kernels"] if row["kernel"] == args.loops)))
+    else:
+        print(report.as_json(document) if args.format == "json" else report.as_table(document))
 
 
 def main() -> int:

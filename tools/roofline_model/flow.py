@@ -5,9 +5,6 @@ from dataclasses import dataclass, field
 from sass import Function, Instruction
 from sources import Refusal
 
-IN_PROGRESS = object()
-
-
 @dataclass
 class Block:
     """Instructions that run one after another."""
@@ -58,20 +55,24 @@ def blocks(function: Function) -> list[Block]:
     return found
 
 
-def dominators(graph: list[Block]) -> dict[int, set[int]]:
-    """Blocks that every way from the entry to a block goes through; those that no way leads to are left out."""
-    order, seen = [], set()
-    stack = [(0, iter(graph[0].after))]
-    seen.add(0)
+def ends_first(start: int, after) -> list[int]:
+    """What is reached from a node, each node later than those that `after` says follow it, but for edges back."""
+    order, seen, stack = [], {start}, [(start, iter(after(start)))]
     while stack:
         at, rest = stack[-1]
-        following = next((next_ for next_ in rest if next_ not in seen), None)
+        following = next((node for node in rest if node not in seen), None)
         if following is None:
             order.append(at)
             stack.pop()
         else:
             seen.add(following)
-            stack.append((following, iter(graph[following].after)))
+            stack.append((following, iter(after(following))))
+    return order
+
+
+def dominators(graph: list[Block]) -> dict[int, set[int]]:
+    """Blocks that every way from the entry to a block goes through; those that no way leads to are left out."""
+    order = ends_first(0, lambda at: graph[at].after)
     order.reverse()
     before: dict[int, list[int]] = {at: [] for at in order}
     for at in order:
@@ -136,22 +137,21 @@ def way(graph: list[Block], loop: Loop, length, best=max) -> list:
         after[node] |= following - {node}
     leaves = [at for at in node_of if graph[at].code[-1].name in ("EXIT", "RET")]
     ends = {node_of[at] for at in loop.latches or leaves}
-    known: dict = {}
-
-    def from_node(node: int) -> tuple[float, list] | None:
-        if known.get(node) is IN_PROGRESS:
+    costs: dict[int, tuple[float, int | None]] = {}
+    order = ends_first(node_of[loop.header], lambda node: sorted(after[node]))
+    place = {node: i for i, node in enumerate(order)}
+    for node in order:
+        if any(place[following] > place[node] for following in after[node]):
             raise Refusal(f"the code at {graph[node].code[0].address:#x} repeats, but is no natural loop")
-        if node not in known:
-            known[node] = IN_PROGRESS
-            own = inner.get(node) or graph[node]
-            ways = [found for following in sorted(after[node]) if (found := from_node(following))]
-            if node in ends:
-                ways.append((0.0, []))
-            rest = best(ways, key=lambda found: found[0], default=None)
-            known[node] = (length(own) + rest[0], [own, *rest[1]]) if rest else None
-        return known[node]
-
-    found = from_node(node_of[loop.header])
-    if found is None:
+        ways = [(costs[following][0], following) for following in sorted(after[node]) if following in costs]
+        ways += [(0.0, None)] if node in ends else []
+        if ways:
+            rest = best(ways, key=lambda way: way[0])
+            costs[node] = length(inner.get(node) or graph[node]) + rest[0], rest[1]
+    if order[-1] not in costs:
         raise Refusal(f"no way leads through the loop at {graph[loop.header].code[0].address:#x}")
-    return found[1]
+    found, node = [], order[-1]
+    while node is not None:
+        found.append(inner.get(node) or graph[node])
+        node = costs[node][1]
+    return found

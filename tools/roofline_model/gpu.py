@@ -59,21 +59,23 @@ CLASSES = {op: "fma" for op in FMA.split()} | {op: "imad" for op in MULTIPLY.spl
 CLASSES |= {op: "alu" for op in INTEGER.split()} | {op: "special" for op in SPECIAL_UNITS.split()}
 CLASSES |= {op: "control" for op in CONTROL.split()}
 CLASSES |= {op: "shared" for op in "LDS STS LDSM STSM ATOMS SHFL MOVM".split()} | {"LDGSTS": "async"}
-CLASSES |= {op: "global" for op in "LDG STG LD ST LDL STL RED ATOM ATOMG REDG".split()}
+CLASSES |= {op: "global" for op in "LDG STG LDL STL RED ATOM ATOMG REDG".split()}
+CLASSES |= {op: "generic" for op in "LD ST".split()}
 CLASSES |= {op: "tensor" for op in "HMMA IMMA DMMA HGMMA IGMMA QGMMA BMMA".split()}
 
 
-def class_of(code: Instruction) -> str:
-    if code.name in CLASSES:
-        return CLASSES[code.name]
+def class_of(code: Instruction, generic: str) -> str:
+    """The unit of an instruction; `generic` is that of addresses of which the code does not say where they lead."""
+    if kind := CLASSES.get(code.name):
+        return generic if kind == "generic" else kind
     if code.name.startswith("U"):
         return "control"  # the uniform datapath has a unit of its own
     raise Refusal(f"no unit is known for {code.opcode} (at {code.address:#x})")
 
 
-def work(gpu: Gpu, code: Instruction) -> dict[str, float]:
+def work(gpu: Gpu, code: Instruction, generic: str = "global") -> dict[str, float]:
     """Clocks of a whole multiprocessor's units that one warp's instruction takes."""
-    kind = class_of(code)
+    kind = class_of(code, generic)
     taken = {"issue": 1 / 4}
     if kind == "fma":
         taken["fma"] = WARP / gpu.fma
@@ -131,9 +133,9 @@ def tensor_rate(gpu: Gpu, code: Instruction) -> float:
     return rate * 2 if ".SP" in code.opcode else rate
 
 
-def latency(code: Instruction, served: str) -> float:
+def latency(code: Instruction, served: str, generic: str) -> float:
     """Cycles until a result is there, where a scoreboard guards it."""
-    kind = class_of(code)
+    kind = class_of(code, generic)
     if code.name in ("SHFL", "MOVM"):
         return LATENCY["shuffle"]
     if code.name in ("LDC", "ULDC", "LDCU"):

@@ -24,6 +24,8 @@ def rows(budgets: list) -> list[dict]:
                 **{name: round(value, 2) for name, value in figures.items()},
                 "bound": times.bound,
                 "budget_us": round(times.budget * 1e6, 2),
+                "block_cycles": round(times.cycles),
+                "loops": times.loops,
             }
         )
     return found
@@ -50,12 +52,19 @@ def as_table(document: dict) -> str:
     return f"{head}\n\n{aligned(lines, left=2)}"
 
 
+def loops_table(row: dict) -> str:
+    """Where the time of one block goes."""
+    lines = [["loop", "address", "trips", "cycles per entry"]]
+    lines += [["  " * at["depth"] + at["loop"], at["address"], at["trips"], f"{at['cycles']:.0f}"] for at in row["loops"]]
+    return f"{row['kernel']}: {row['block_cycles']} cycles for a block alone\n\n{aligned(lines, left=2)}"
+
+
 def measured(document: dict, op: str, shape: dict) -> float | None:
-    """Seconds that a kvbench result has for this case; None when it does not have it."""
+    """Seconds that a kvbench result has for this case on a GPU; None when it does not have it."""
     for row in document["rows"]:
         asked = {**row["params"], "dtype": row["dtype"]}
         same = row["op"] == op and all(str(asked.get(name)) == str(value) for name, value in shape.items())
-        if same and row["seconds"]:
+        if same and row["device"].startswith("cuda") and row["seconds"]:
             return row["seconds"]["median"]
     return None
 

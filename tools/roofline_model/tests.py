@@ -46,6 +46,11 @@ SASS = """\
 PLANTED = """\
 #include "device/mma.cuh"
 struct Params { const uint32_t* from; float* to; int steps, parts; };
+__device__ __forceinline__ float sum_of(const float* x, int n) {
+    float sum = 0;
+    for (int k = 0; k < n; k++) sum += x[k];
+    return sum;
+}
 KERNEL(planted, Params, 128) {
     __shared__ float kept[128];
     float d[4] = {};
@@ -64,17 +69,20 @@ KERNEL(planted, Params, 128) {
         for (int inner = 0; inner < p.steps; inner++) mma_m16n8k16(d, {1, 2, 3, 4}, outer, inner, f16{});
         d[2] += outer;
     }
+    d[3] += sum_of(p.to + 1000, p.steps);  // first
+    d[3] *= sum_of(p.to + 2000, p.parts);  // second
     if (p.steps == 77) {
         for (int i = 0; i < p.parts; i++) p.to[i] += d[1];
     }
-    p.to[threadIdx.x] = d[0] + d[1];
+    p.to[threadIdx.x] = d[0] * d[1] * d[3];
 }
 """
 STEPS = Runs("for (int step = 0;", 10, {"HMMA": 1})
 PARTS = Runs("for (int part = 0;", 6)
 RARE = Runs("for (int i = 0;", 6, {"STG": 1})
 OUTER, INNER = Runs("for (int outer = 0;", 7, {"loops": 1}), Runs("for (int inner = 0;", 9, {"HMMA": 1})
-LOOPS = [STEPS, PARTS, RARE, OUTER, INNER]
+SUM = Runs("for (int k = 0;", 5, {"FADD": 1})
+LOOPS = [STEPS, PARTS, RARE, OUTER, INNER, SUM]
 LAUNCH = Launch("planted", "x/planted.cu", 132, 128, loops=LOOPS)
 
 
@@ -204,10 +212,18 @@ class Compiled(unittest.TestCase):
                 made = self.run_of(unrolled, name, expect={"HMMA": 4 * (6 * 10 + 7 * 9)}).executed
                 self.assertAlmostEqual(made["HMMA"], 4 * (6 * 10 + 7 * 9), msg=f"{unrolled} {name}")
                 self.assertAlmostEqual(made["BAR"], 4 * 6 * 2)
+                loops = [(at["depth"], at["loop"]) for at in self.times.loops]
+                self.assertIn((1, STEPS.at), loops)
+                self.assertTrue(all(at["cycles"] < self.times.cycles for at in self.times.loops))
 
     def test_trips_may_differ_from_entry_to_entry(self):
         loops = [Runs(STEPS.at, range(6), STEPS.each), *LOOPS[1:]]
         self.assertAlmostEqual(self.run_of(4, loops=loops).executed["HMMA"], 4 * (0 + 1 + 2 + 3 + 4 + 5 + 7 * 9))
+
+    def test_a_loop_is_told_apart_by_where_it_is_inlined(self):
+        both = self.run_of(1).executed["FADD"]
+        second = Runs(f"{SUM.at} @ // second", 12, SUM.each)
+        self.assertAlmostEqual(self.run_of(1, loops=[*LOOPS, second]).executed["FADD"], both + 4 * (12 - 5))
 
     def test_shares_thin_out_what_is_named(self):
         rare = self.run_of(1).executed["STG"]
@@ -228,7 +244,7 @@ class Compiled(unittest.TestCase):
             ([*LOOPS, Runs("for (int j", 3)], "no loop `for .int j` is in the code"),
             ([Runs(STEPS.at, 10, {"HMMA": 3}), *LOOPS[1:]], "no multiple"),
             ([Runs(STEPS.at, 10), *LOOPS[1:]], "needs `each`"),
-            ([*LOOPS[:3], Runs(OUTER.at, 7), INNER], "'loops': 2} at a time"),
+            ([*LOOPS[:3], Runs(OUTER.at, 7), INNER, SUM], "'loops': 2} at a time"),
             ([*LOOPS, Runs("for (int", 3)], "more than one entry"),
         ):
             with self.assertRaisesRegex(Refusal, why):
@@ -248,10 +264,12 @@ class Compiled(unittest.TestCase):
 class Measured(unittest.TestCase):
     def test_a_miss_is_marked(self):
         shape = {"batch": 512, "dtype": "bf16"}
-        row = {"op": "svd", "params": {"batch": 512}, "dtype": "bf16", "seconds": {"median": 2e-3}}
-        self.assertEqual(report.measured({"rows": [{**row, "dtype": "f32"}, row]}, "svd", shape), 2e-3)
+        row = {"op": "svd", "params": {"batch": 512}, "device": "cuda:0", "dtype": "bf16", "seconds": {"median": 2e-3}}
+        others = [{**row, "dtype": "f32"}, {**row, "device": "cpu"}]
+        self.assertEqual(report.measured({"rows": [*others, row]}, "svd", shape), 2e-3)
+        self.assertIsNone(report.measured({"rows": others}, "svd", shape))
         self.assertIsNone(report.measured({"rows": [row]}, "svd", {**shape, "batch": 16}))
-        times = timing.Times(memory=1.6e-3, l2=0, units={}, latency=0, compute=0, gap=0)
+        times = timing.Times(memory=1.6e-3, l2=0, units={}, latency=0, compute=0, gap=0, cycles=1, loops=[])
         for seconds, missed in ((2e-3, False), (2.1e-3, True), (1.1e-3, True), (None, False)):
             document = report.total("svd", "h200", shape, [(LAUNCH, 2, times)], seconds)
             self.assertEqual(document["missed"], missed)

@@ -35,6 +35,7 @@ class Alone:
     cycles: float
     work: dict[str, float]
     executed: dict[str, float]
+    loops: list[dict] = field(default_factory=list)
 
 
 class Runner:
@@ -44,13 +45,25 @@ class Runner:
         self.gpu, self.graph, self.laid, self.warps = gpu, graph, laid, warps
         self.lengths: dict[int, float] = {}
         self.ways: dict[tuple[int, bool], list] = {}
+        self.spent: dict[int, float] = {}
 
     def run(self, kernel: Loop, leaves_at_once: bool = False) -> Alone:
         warp = Warp()
         self.follow(warp, self.way(kernel, min if leaves_at_once else max))
         self.meet(warp)
         work = {unit: clocks * self.warps for unit, clocks in warp.total.items()}
-        return Alone(warp.clock, work, {name: n * self.warps for name, n in warp.executed.items()})
+        executed = {name: n * self.warps for name, n in warp.executed.items()}
+        return Alone(warp.clock, work, executed, self.loops_of(kernel, 0))
+
+    def loops_of(self, outer: Loop, depth: int) -> list[dict]:
+        """Loops that ran, as they are nested, and the cycles of the last entry of each."""
+        found = []
+        for loop in sorted((loop for loop in outer.inner if id(loop) in self.spent), key=lambda loop: loop.header):
+            address = self.graph[loop.header].code[0].address
+            figures = {"trips": round(loop.trips, 3), "cycles": round(self.spent[id(loop)], 1)}
+            found += [{"depth": depth, "loop": loop.source, "address": hex(address), **figures}]
+            found += self.loops_of(loop, depth + 1)
+        return found
 
     def length(self, item: Block | Loop) -> float:
         """Issue cycles, by which ways are compared."""
@@ -76,7 +89,7 @@ class Runner:
                 self.execute(warp, item)
 
     def repeat(self, warp: Warp, loop: Loop) -> None:
-        way, left, followed = self.way(loop, max), loop.trips, 0
+        way, left, followed, start = self.way(loop, max), loop.trips, 0, warp.clock
         while left > 0 and followed < FOLLOWED:
             before = warp.clock, warp.since, warp.total.copy(), warp.executed.copy()
             self.follow(warp, way)
@@ -84,6 +97,7 @@ class Runner:
         if followed:
             # Negative where the last run is one that not every entry makes: a part of it is taken back.
             self.extend(warp, before, left)
+            self.spent[id(loop)] = warp.clock - start
 
     def extend(self, warp: Warp, before: tuple, times: float) -> None:
         """Repeats what happened since `before`, `times` over."""
@@ -114,7 +128,7 @@ class Runner:
             warp.clock = start + time * code.stall
             self.note(warp, code, start)
             warp.executed[code.name] += time * share
-            for unit, clocks in model.work(self.gpu, code).items():
+            for unit, clocks in model.work(self.gpu, code, self.laid.launch.generic).items():
                 warp.segment[unit] += clocks * time * share
                 warp.total[unit] += clocks * time * share
             if code.name == "BAR" and "ARV" not in code.opcode:
@@ -122,13 +136,13 @@ class Runner:
 
     def note(self, warp: Warp, code, start: float) -> None:
         """What clears when."""
-        served = self.laid.launch.served
+        launch = self.laid.launch
         if code.name == "LDGSTS":
-            warp.copies = max(warp.copies, start + model.latency(code, served))
+            warp.copies = max(warp.copies, start + model.latency(code, launch.served, launch.generic))
         elif code.name == "LDGDEPBAR":
             warp.groups.append(warp.copies)
         elif code.writes is not None:
-            done = start + model.latency(code, served)
+            done = start + model.latency(code, launch.served, launch.generic)
             warp.scoreboards[code.writes] = max(warp.scoreboards.get(code.writes, 0), done)
         if code.reads is not None:
             done = start + model.OPERANDS_READ
@@ -152,7 +166,7 @@ class Runner:
 
 @dataclass
 class Times:
-    """Seconds of a launch by what takes them."""
+    """Seconds of a launch by what takes them; cycles of one block alone, and the loops that they go to."""
 
     memory: float
     l2: float
@@ -160,6 +174,8 @@ class Times:
     latency: float
     compute: float
     gap: float
+    cycles: float
+    loops: list[dict]
 
     @property
     def budget(self) -> float:
@@ -190,4 +206,4 @@ def times(gpu: Gpu, laid: Laid, runs: list[tuple[float, Alone]], resident: int) 
         compute += whole * max(one.cycles, resident * most) / gpu.clock
         if rest:
             compute += max(one.cycles, math.ceil(rest / gpu.sms) * most) / gpu.clock
-    return Times(memory, l2, dict(units), latency, compute, gpu.gap)
+    return Times(memory, l2, dict(units), latency, compute, gpu.gap, runs[0][1].cycles, runs[0][1].loops)

@@ -18,7 +18,7 @@ KEYWORDS = ("for (", "while (", "do ")
 class Runs:
     """How often a source loop runs.
 
-    at: text of the loop's line; after "a > b", the line of loop b where it is inlined into a line with text a.
+    at: text of the loop's line; "a @ b" is loop a where it is inlined into a line with text b, and goes before plain a.
     trips: per entry; a sequence where it differs from entry to entry; 0 where nothing in it runs.
     each: instructions of one run in the source, `{"HMMA": 2}`, or `{"loops": 1}` for the loops in it: tells how often the
         compiler unrolled it. May be left out where every loop in it stands there once."""
@@ -62,6 +62,8 @@ class Launch:
     expect: dict[str, float] = field(default_factory=dict)
     # Where most global loads are served: "memory" or "l2".
     served: str = "memory"
+    # Where addresses lead of which the code does not say it: "global" or "shared".
+    generic: str = "global"
 
 
 class Lines:
@@ -89,11 +91,11 @@ def loop_frames(code: Instruction, lines: Lines) -> tuple[Place, ...]:
 
 
 def named(at: str, frames: Sequence[Place], lines: Lines) -> bool:
-    """Whether frames, innermost first, are those of "outer > inner"."""
-    *outer, own = [text.strip() for text in at.split(" > ")]
+    """Whether frames, innermost first, are those of "inner @ outer"."""
+    own, *outer = at.split(" @ ")
     if not frames or own not in lines.text(frames[0]):
         return False
-    rest = iter(reversed(frames[1:]))
+    rest = iter(frames[1:])
     return all(any(text in lines.text(place) for place in rest) for text in outer)
 
 
@@ -145,6 +147,8 @@ class Laid:
         for latch in loop.latches:
             frames = frames or loop_frames(self.graph[latch].code[-1], self.lines)
         fitting = [runs for runs in self.launch.loops if named(runs.at, frames, self.lines)]
+        calls = max((runs.at.count(" @ ") for runs in fitting), default=0)
+        fitting = [runs for runs in fitting if runs.at.count(" @ ") == calls]
         if len(fitting) != 1:
             first = self.graph[loop.header].code[0]
             place = (frames or first.frames or [Place(Path("?"), 0)])[0]
