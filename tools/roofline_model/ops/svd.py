@@ -2,14 +2,16 @@
 
 The last chunk of rows is taken to be a whole one."""
 
+import math
+
 from workload import Launch, Runs, Share
 
 SHAPE = {"batch": 512, "rows": 4096, "cols": 128, "rank": 32, "dtype": "bf16"}
 
 CHUNK, PARTIAL, TILE, THREADS, WARPS = 1024, 256, 64, 256, 8
 SIZE = {"bf16": 2, "f16": 2, "f32": 4}
-# Sweeps of cyclic Jacobi until f64 is diagonal: assumed, it depends on the spectrum.
-SWEEPS = 8
+# Blocks of svd_rotate.
+ROTATING = 8
 
 
 def triangle(rows: int) -> int:
@@ -32,7 +34,8 @@ def launches(batch: int, rows: int, cols: int, rank: int, dtype: str) -> list[La
         finish(batch, rows, cols, rank),
         # The second rung has nothing to do.
         Launch(f"svd_gram_wide_{dtype}", "svd/gram.cu", batch * chunks, shared=wide_tile, **idle),
-        Launch("svd_solve", "svd/solve.cu", batch, shared=solve_shared(cols)[0], **idle),
+        Launch("svd_solve_f64", "svd/solve.cu", batch, shared=solve_shared(cols, rank, 8), **idle),
+        Launch("svd_rotate", "svd/rotate.cu", min(batch, ROTATING), shared=64 * 24 + 128 * 12, **idle),
         Launch(f"svd_project_wide_{dtype}", "svd/project.cu", batch * chunks, shared=512 + cols * 512 + wide_tile, **idle),
         Launch("svd_gram_wide_f32", "svd/gram.cu", batch * chunks, shared=wide_tile, **idle),
         Launch("svd_finish", "svd/finish.cu", batch, shared=finish_shared(rank), **idle),
@@ -83,46 +86,79 @@ def squares_of(warp: int, squares: int) -> int:
     return sum((lower if turn <= lower else warp // 2) < squares for turn in mine)
 
 
-def solve_shared(cols: int) -> tuple[int, bool]:
-    """Bytes, and whether the vectors are among them."""
-    least = 64 * 24 + 128 * 12 + 64 + triangle(cols + cols % 2) * 8
-    fits = least + cols * cols * 8 <= 99 << 10
-    return least + (cols * cols * 8 if fits else 0), fits
+def solve_shared(cols: int, rank: int, size: int) -> int:
+    least = (8 * 128 + rank) * size + max(64 * cols, triangle(cols)) * size + 32 * cols
+    vectors = rank * (cols | 1) * size
+    return least + (vectors if least + vectors <= 99 << 10 else 0)
 
 
 def solve(batch: int, rows: int, cols: int, rank: int) -> Launch:
-    chunks, size, even = ceil(rows, CHUNK), triangle(cols), cols + cols % 2
-    shared, fits = solve_shared(cols)
+    chunks, size, pieces = ceil(rows, CHUNK), triangle(cols), ceil(cols, 32)
+    steps = range(1, cols)
+    mean = lambda numbers: sum(numbers) / len(numbers)
+    lanes = max(THREADS // 2 ** math.ceil(math.log2(rank)), 1)
+    narrowings = math.ceil(math.log((0.5 + 2**-8) * 2**26) / math.log(lanes + 1))
+    one = 1 / WARPS
     return Launch(
-        "svd_solve",
+        "svd_solve_f32",
         "svd/solve.cu",
         batch,
         THREADS,
-        shared=shared,
+        shared=solve_shared(cols, rank, 4),
         reads=batch * chunks * size * 8,
-        # A vector of every pair is read and written in every round, by one block, and stays in the L2 cache.
-        again=batch * SWEEPS * (even - 1) * 2 * cols * cols * 8 if not fits else 0,
-        writes=batch * cols * rank * 8,
-        served="l2",
+        # Reflections are read back by the block that wrote them.
+        again=batch * size * 4,
+        writes=batch * (cols * rank * 8 + size * 4),
+        generic="shared",
         loops=[
-            Runs("for (int i = threadIdx.x; @ sum_chunks", size / THREADS, {"STS": 1}),
-            Runs("for (int chunk = 0; @ sum_chunks", chunks, {"LDG": 1}),
-            Runs("i < packed(at.even, 0); i += THREADS) at.gram[i] = 0;", cols % 2, {"STS": 1}),
-            Runs("j += THREADS) gram[j] *= share;", size / THREADS, {"DMUL": 1}),
-            Runs("i += THREADS) at.vectors[i] =", cols * cols / THREADS, {"ST": 1}),
-            Runs("for (int sweep = 0;", SWEEPS),
-            Runs("for (int round = 0;", even - 1),
-            Runs("i < packed(pairs, 0); i += THREADS) {", triangle(even // 2) / THREADS, {"DFMA": 8}),
-            Runs("for (int k = warp_index(); k < at.even / 2;", even / 2 / WARPS),
-            Runs("for (int i = lane_index(); i < at.n; i += 32) turn(", cols / 32, {"DFMA": 2}),
-            Runs("for (int j = 0; j < at.n; j++) @ sort(at)", cols, {"LDS": 1}),
+            Runs("i < n; i += THREADS) trace +=", 1),
+            Runs("for (int chunk = 0; chunk < chunks; chunk++) sum +=", chunks, {"LDG": 1}),
+            Runs("t += THREADS) at.v[t] = 0", 128 / THREADS, {"STS": 2}),
+            Runs("for (int i = at.n - 1; i > 0; i--)", cols - 1),
+            Runs("j += 32) at.reflections[packed(i, j)] =", [ceil(i, 32) for i in steps], {"STG": 1}),
+            Runs("t += 32) product += at.q[t]", 4, {"LDS": 2}),
+            Runs("t += 32) { @ next_reflection<Stored>(at, 0)", 4, {"STS": 2}),
+            Runs("for (int j = lane_index(); j < at.n; j += 32) {", pieces, {"FADD": 4}),
+            Runs("for (int j = threadIdx.x; j < at.n;", cols / THREADS, {"STS": 3}),
+            Runs("while (lanes > 1 &&", math.log2(32 / min(lanes, 32)), {"ISETP": 2}),
+            Runs("for (int first = 0; first < count;", ceil(rank * lanes, THREADS)),
+            Runs("while (width > Limits<Real>::RESOLUTION)", narrowings),
+            Runs("for (int k = 1; k < at.n; k++)", cols - 1, {"FADD": 1}),
             Runs("while (rank < p.columns &&", rank, {"LDS": 1}),
-            Runs("for (int k = warp_index(); k < rank;", rank / WARPS),
-            Runs("for (int i = lane_index(); i < n; i += 32)", cols / 32, {"F2F": 1}),
-            Runs("j += 32) out[j] = sign * vector[j];", cols / 32, {"STG": 1}),
+            Runs("i < count * blocks; i += THREADS)", rank * ceil(cols, 4) / THREADS, {"ST": 4}),
+            Runs("for (int step = 0; step < INVERSE_STEPS;", 2, {"loops": 6}),
+            Runs("for (int vector = threadIdx.x;", ceil(rank, 32)),
+            Runs("for (int k = 0; k + 1 < at.n; k++)", cols - 1, {"ST": 4}),
+            Runs("for (int k = at.n - 2; k >= 0; k--)", cols - 1, {"ST": 1}),
+            Runs("for (int i = warp_index(); i < count;", rank / WARPS),
+            Runs("k += 32) largest = fmax(", pieces, {"LD": 1}),
+            Runs("k < at.n; k += 32) { @ normalize(at, count)", pieces, {"LD": 1}),
+            Runs("k += 32) x[k] = x[k] / largest", pieces, {"ST": 1}),
+            Runs("for (int j = 0; j < count; j++)", rank),
+            Runs("k += 32) squares += x[k] * x[k];", pieces, {"FFMA": 1}),
+            Runs("for (int i = j + 1 + warp_index();", [ceil(rank - 1 - j, WARPS) for j in range(rank)]),
+            Runs("k += 32) product += x[k] * y[k];", pieces, {"FFMA": 1}),
+            Runs("k += 32) y[k] -= product * x[k];", pieces, {"ST": 1}),
+            Runs("k < at.n; k += 32) {", pieces, {"LD": 3}),
+            Runs("i < packed(n, 0); i += THREADS) memory.eigen.factors", size / THREADS, {"LDG": 1}),
+            Runs("for (int first = 0; first < rank;", ceil(rank, 32)),
+            Runs("for (int i = 2; i < n; i++)", cols - 2, {"SHFL": 3}),
+            Runs("for (int i = threadIdx.x; i < rank;", rank / THREADS, {"STG": 1}),
         ],
-        shares=[Share("if (k < at.even / 2) {", to="}", warps=ceil(even // 2, 32) / WARPS)],
-        expect={"BAR": WARPS * SWEEPS * (2 * (even - 1) + 1)},
+        shares=[
+            # One warp at a time makes the next reflection, and another one keeps it.
+            Share("if (warp_index() == i % WARPS) next_reflection", warps=one),
+            Share("if (warp_index() == (i + WARPS / 2) % WARPS) {", to="}", warps=one),
+            Share("if (warp_index() == 0) next_reflection", warps=one),
+            # What is left of the matrix, by squares of 16.
+            Share("const Real v_row =", time=mean([ceil(i, 16) / 8 for i in steps])),
+            Share("const Real value = entries[a][b]", to="at.row[x", time=mean([ceil(i, 16) ** 2 / 64 for i in steps])),
+            Share("vector < count && warp_index() == 0", warps=one),
+            # A second pass, on the same line, is not needed.
+            Share("if (orthogonalize(at, count)) orthogonalize", time=0.5),
+            Share("here[c] = j < i ?", to="product += here[c]", time=mean([ceil(i, 8) / 16 for i in steps])),
+            Share("x[c] -= product * here[c]", time=mean([ceil(i, 8) / 16 for i in steps])),
+        ],
     )
 
 
