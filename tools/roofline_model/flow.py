@@ -22,6 +22,7 @@ class Loop:
     blocks: set[int]
     latches: list[int] = field(default_factory=list)
     inner: list["Loop"] = field(default_factory=list)
+    outer: "Loop | None" = None
     # As a workload says: which loop of the source it is of, and how often it runs per entry.
     source: str = ""
     trips: float = 1.0
@@ -105,6 +106,7 @@ def loops(graph: list[Block]) -> Loop:
     for loop in sorted(found.values(), key=lambda loop: -len(loop.blocks)):
         outer = min((o for o in nested if loop.blocks <= o.blocks), key=lambda o: len(o.blocks))
         outer.inner.append(loop)
+        loop.outer = outer
         nested.append(loop)
     return whole
 

@@ -91,11 +91,11 @@ def instruction(text: str, stall: int = 4, **schedule) -> sass.Instruction:
     return sass.Instruction(0, None, opcode, operands, (), stall, **schedule)
 
 
-def follow(code: list[sass.Instruction], warps: int, trips: float = 1) -> timing.Alone:
+def follow(code: list[sass.Instruction], warps: int, trips: float = 1, rare=()) -> timing.Alone:
     """A block of warps that runs code so many times, then ends."""
     graph = [Block(0, code, [0, 1]), Block(1, [instruction("EXIT", 1)])]
     loop = Loop(0, {0}, [0], trips=trips)
-    laid = mock.Mock(launch=LAUNCH, weight=lambda block, code: (1.0, 1.0))
+    laid = mock.Mock(launch=LAUNCH, weight=lambda block, code: (0.25 if code in rare else 1.0, 1.0))
     return timing.Runner(H200, graph, laid, warps).run(Loop(0, {0, 1}, inner=[loop]))
 
 
@@ -154,6 +154,11 @@ class Timing(unittest.TestCase):
         code = [instruction("FADD R1", 4, waits=(0,)), instruction("LDS R0", 2, writes=0)]
         self.assertEqual(follow(code, 1).cycles, 4 + 2 + 1)
         self.assertEqual(follow(code, 1, 100).cycles, 4 + 99 * 37 + 2 + 1)
+
+    def test_what_is_rare_is_rarely_waited_for(self):
+        load, use = instruction("LDG R0", 4, writes=0), instruction("FADD R1", 4, waits=(0,))
+        self.assertEqual(follow([load, use], 1, rare=[load]).cycles, 1 + 649 / 4 + 4 + 1)
+        self.assertEqual(follow([load, use], 1, rare=[load, use]).cycles, 1 + 649 / 4 + 1 + 1)
 
     def test_copies_are_waited_for_by_groups(self):
         copy = [instruction("LDGSTS.E.BYPASS.128", 2), instruction("LDGDEPBAR", 2, writes=0)]

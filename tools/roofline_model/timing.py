@@ -19,7 +19,7 @@ class Warp:
     """A warp on its way: the clock, what it waits for, and the units' work since the block's last barrier and in all."""
 
     clock: float = 0.0
-    scoreboards: dict[int, float] = field(default_factory=dict)
+    scoreboards: dict[int, tuple[float, float]] = field(default_factory=dict)  # when clear, and how likely it was set
     copies: float = 0.0  # when the asynchronous copies issued so far arrive
     groups: list[float] = field(default_factory=list)
     since: float = 0.0
@@ -113,7 +113,7 @@ class Runner:
         warp.clock += advance
         warp.since += advance if met else 0
         warp.copies += advance
-        warp.scoreboards = {board: at + advance for board, at in warp.scoreboards.items()}
+        warp.scoreboards = {board: (at + advance, likely) for board, (at, likely) in warp.scoreboards.items()}
         warp.groups = [at + advance for at in warp.groups]
 
     def execute(self, warp: Warp, block: Block) -> None:
@@ -121,12 +121,13 @@ class Runner:
             time, share = self.laid.weight(block, code)
             if time == 0:
                 continue
-            ready = max((warp.scoreboards.get(board, 0) for board in code.waits), default=0)
+            awaited = [warp.scoreboards.get(board, (0.0, 0.0)) for board in code.waits]
             if code.name == "DEPBAR" and warp.groups:
-                ready = max(ready, self.copied(warp, code))
-            start = warp.clock + time * max(ready - warp.clock, 0)
+                awaited.append((self.copied(warp, code), 1.0))
+            start = warp.clock + max((min(time, likely) * (at - warp.clock) for at, likely in awaited), default=0)
+            start = max(start, warp.clock)
             warp.clock = start + time * code.stall
-            self.note(warp, code, start)
+            self.note(warp, code, start, time)
             warp.executed[code.name] += time * share
             for unit, clocks in model.work(self.gpu, code, self.laid.launch.generic).items():
                 warp.segment[unit] += clocks * time * share
@@ -134,7 +135,7 @@ class Runner:
             if code.name == "BAR" and "ARV" not in code.opcode:
                 self.meet(warp, time * model.BARRIER)
 
-    def note(self, warp: Warp, code, start: float) -> None:
+    def note(self, warp: Warp, code, start: float, likely: float) -> None:
         """What clears when."""
         launch = self.laid.launch
         if code.name == "LDGSTS":
@@ -142,11 +143,15 @@ class Runner:
         elif code.name == "LDGDEPBAR":
             warp.groups.append(warp.copies)
         elif code.writes is not None:
-            done = start + model.latency(code, launch.served, launch.generic)
-            warp.scoreboards[code.writes] = max(warp.scoreboards.get(code.writes, 0), done)
+            self.set(warp, code.writes, start, model.latency(code, launch.served, launch.generic), likely)
         if code.reads is not None:
-            done = start + model.OPERANDS_READ
-            warp.scoreboards[code.reads] = max(warp.scoreboards.get(code.reads, 0), done)
+            self.set(warp, code.reads, start, model.OPERANDS_READ, likely)
+
+    def set(self, warp: Warp, board: int, start: float, latency: float, likely: float) -> None:
+        """A scoreboard waits for all that set it: for what holds a warp up most."""
+        before, likely_before = warp.scoreboards.get(board, (0.0, 0.0))
+        if (before - start) * likely_before < latency * likely:
+            warp.scoreboards[board] = start + latency, likely
 
     def copied(self, warp: Warp, code) -> float:
         """When all but so many of the newest groups of copies are there: `DEPBAR.LE SB0, 0x1`."""

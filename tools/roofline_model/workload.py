@@ -99,6 +99,12 @@ def named(at: str, frames: Sequence[Place], lines: Lines) -> bool:
     return all(any(text in lines.text(place) for place in rest) for text in outer)
 
 
+def same_place(frames: Sequence[Place], others: Sequence[Place]) -> bool:
+    """Where one has fewer frames the compiler has lost those further out."""
+    known = min(len(frames), len(others))
+    return known > 0 and frames[:known] == others[:known]
+
+
 def sources(loop: Loop) -> set[str]:
     """The source loops right in a loop."""
     return {inner.source for inner in loop.inner}
@@ -208,9 +214,10 @@ class Laid:
         opcode, count = next(iter(runs.each.items()))
         own = [code for loop in versions for at in loop.own() for code in self.graph[at].code]
         places = {code.frames for code in own if code.name == opcode}
-        is_anchor = lambda code: code.name == opcode and code.frames in places
-        held = {block.index: sum(map(is_anchor, block.code)) / count for block in self.graph}
-        peeled = {block: runs_held for block, runs_held in held.items() if runs_held > 0 and block not in within}
+        beside = {at for loop in versions for at in loop.outer.own()}
+        is_anchor = lambda code: code.name == opcode and any(same_place(code.frames, place) for place in places)
+        held = {at: sum(map(is_anchor, self.graph[at].code)) / count for at in beside}
+        peeled = {at: runs_held for at, runs_held in held.items() if runs_held > 0}
         for block in peeled:
             self.block_weights[block] = min(left / sum(peeled.values()), 1.0)
 
