@@ -62,3 +62,5 @@ mod kvbench;
 mod lowkey;
 #[cfg(feature = "cli")]
 mod quality;
+#[cfg(feature = "cli")]
+mod roofline;
