@@ -11,6 +11,7 @@ mod philox;
 mod sparse;
 mod svd;
 mod svd_large;
+mod svd_weighted;
 mod tensor;
 
 // What the build script compiles emulators with; tests compile others the same way.
@@ -61,3 +62,5 @@ mod kvbench;
 mod lowkey;
 #[cfg(feature = "cli")]
 mod quality;
+#[cfg(feature = "cli")]
+mod roofline;

@@ -1,16 +1,16 @@
 //! From moments to a fixed encoder and decoder.
 
-use faer::{Mat, MatRef, Side};
+use faer::{Mat, MatRef};
 
 use super::moments::LayerMoments;
 use crate::{
     Device, Dtype, Error, Result, Tensor,
     cache::{Basis, KeyForm, Layout, Spec, Weighting, hadamard},
     rope::Rope,
+    svd::{self, Options, Output, Rank},
 };
 
-/// Eigenvalues of a weight below this share of the largest are raised to it, so that its inverse root stays bounded.
-const FLOOR: f64 = 1e-6;
+const OP: &str = "calibrate";
 
 /// What the basis of one side of a layer is fitted to: matrices [head_dim, head_dim] f64, one for each key-value head.
 pub(super) struct Target<'a> {
@@ -43,26 +43,30 @@ impl<'a> Target<'a> {
         Ok(Self { second: &moments.values, sums: &moments.sums[2], weights })
     }
 
-    /// The rank columns that lose least: E = W^1/2 P, D = W^-1/2 P with P the leading eigenvectors of W^1/2 M W^1/2.
+    /// The rank columns that lose least, of rows that have the second moments of those seen.
     pub(super) fn basis(&self, layout: &Layout, tokens: usize, spec: &Spec, rank: usize, device: &Device) -> Result<Basis> {
         let (heads, n) = (layout.n_kv_heads, layout.head_dim);
-        let (mut encoders, mut decoders) = (Vec::with_capacity(heads * n * rank), Vec::with_capacity(heads * n * rank));
         let scale = 1.0 / tokens.max(1) as f64;
         let means: Vec<f64> = self.sums.iter().map(|sum| sum * scale).collect();
-        for head in 0..heads {
-            let square = head * n * n..(head + 1) * n * n;
-            let mean = &means[head * n..(head + 1) * n];
+        let mut rows = Vec::with_capacity(heads * n * n);
+        for (second, mean) in self.second.chunks_exact(n * n).zip(means.chunks_exact(n)).take(heads) {
             let centre = |i: usize, j: usize| if spec.mean { mean[i] * mean[j] } else { 0.0 };
-            let second = &self.second[square.clone()];
-            let moment = Mat::from_fn(n, n, |i, j| second[i * n + j] * scale - centre(i, j));
-            let weight = self.weights.as_ref().map(|weights| MatRef::from_row_major_slice(&weights[square], n, n));
-            let (encoder, decoder) = leading(moment.as_ref(), weight, rank)?;
-            let rows = |x: &Mat<f64>| -> Vec<f32> {
-                (0..n).flat_map(|i| (0..rank).map(move |j| (i, j))).map(|at| x[at] as f32).collect()
-            };
-            encoders.extend(rows(&encoder));
-            decoders.extend(rows(&decoder));
+            rows.extend(root(n, |i, j| second[i * n + j] * scale - centre(i, j))?);
         }
+        let rows = Tensor::from_slice(&rows, &[heads, n, n], &Device::cpu())?;
+        let (mut encoders, mut decoders) = match self.weights.as_ref() {
+            None => {
+                let options = Options { output: Output::LatentDecoder, ..Options::default() };
+                let basis = svd::truncated(&rows, Rank::Fixed(rank), &options)?.v.to_f32_vec()?;
+                (basis.clone(), basis)
+            }
+            Some(weights) => {
+                let weights: Vec<f32> = weights.chunks_exact(n * n).flat_map(|weight| normalized(weight, n)).collect();
+                let weights = Tensor::from_slice(&weights, &[heads, n, n], &Device::cpu())?;
+                let found = svd::weighted(&rows, &weights, Rank::Fixed(rank), &Options::default())?;
+                (found.encoder.to_f32_vec()?, found.decoder.to_f32_vec()?)
+            }
+        };
         if spec.latent.dtype() == Dtype::I4 {
             hadamard(&mut encoders, rank);
             hadamard(&mut decoders, rank);
@@ -72,56 +76,21 @@ impl<'a> Target<'a> {
     }
 }
 
-/// Encoder and decoder of one head, each column's largest decoder entry positive.
-fn leading(moment: MatRef<'_, f64>, weight: Option<MatRef<'_, f64>>, rank: usize) -> Result<(Mat<f64>, Mat<f64>)> {
-    let n = moment.nrows();
-    let (root, inverse) = match weight {
-        None => (Mat::identity(n, n), Mat::identity(n, n)),
-        Some(weight) => roots(weight)?,
-    };
-    let weighted = &root * moment * &root;
-    let (_, vectors) = eigen(weighted.as_ref())?;
-    // Eigenvalues ascend: the leading vectors are the last ones.
-    let mut chosen = Mat::from_fn(n, rank, |i, j| vectors[(i, n - 1 - j)]);
-    let decoder = &inverse * &chosen;
-    for j in 0..rank {
-        let largest =
-            (0..n).map(|i| decoder[(i, j)]).fold(0.0f64, |largest, x| if x.abs() > largest.abs() { x } else { largest });
-        if largest < 0.0 {
-            (0..n).for_each(|i| chosen[(i, j)] = -chosen[(i, j)]);
-        }
-    }
-    Ok((&root * &chosen, &inverse * &chosen))
+/// Rows with these second moments, as many as there are columns: the symmetric root.
+fn root(n: usize, moment: impl Fn(usize, usize) -> f64) -> Result<Vec<f32>> {
+    let (mut values, vectors) = svd::eigen(OP, Mat::from_fn(n, n, moment).as_ref())?;
+    // Rounding makes the least ones negative.
+    values.iter_mut().for_each(|value| *value = value.max(0.0));
+    let root = svd::symmetric_power(&values, vectors.as_ref(), 0.5);
+    Ok((0..n * n).map(|i| root[(i / n, i % n)] as f32).collect())
 }
 
-/// W^1/2 and W^-1/2 of a symmetric matrix, eigenvalues floored. W is first scaled to a mean eigenvalue of 1, which changes
-/// no subspace and keeps latents at the size of the rows, within reach of 16-bit floats.
-fn roots(weight: MatRef<'_, f64>) -> Result<(Mat<f64>, Mat<f64>)> {
-    let n = weight.nrows();
-    let (mut values, vectors) = eigen(weight)?;
-    let mean = values.iter().sum::<f64>() / n as f64;
-    if mean <= 0.0 {
-        return Ok((Mat::identity(n, n), Mat::identity(n, n)));
-    }
-    values.iter_mut().for_each(|value| *value /= mean);
-    let floor = values.last().map_or(0.0, |largest| largest * FLOOR);
-    let power = |exponent: f64| {
-        let scaled = Mat::from_fn(n, n, |i, j| vectors[(i, j)] * values[j].max(floor).powf(exponent));
-        scaled * vectors.transpose()
-    };
-    Ok((power(0.5), power(-0.5)))
-}
-
-/// Eigenvalues, ascending, and eigenvectors of a symmetric matrix.
-fn eigen(matrix: MatRef<'_, f64>) -> Result<(Vec<f64>, Mat<f64>)> {
-    let n = matrix.nrows();
-    let failed = |what: &str| Error::Numeric { op: "calibrate", what: what.into() };
-    let symmetric = Mat::from_fn(n, n, |i, j| 0.5 * (matrix[(i, j)] + matrix[(j, i)]));
-    if (0..n).any(|i| (0..n).any(|j| !symmetric[(i, j)].is_finite())) {
-        return Err(failed("moments are not finite"));
-    }
-    let found = symmetric.self_adjoint_eigen(Side::Lower).map_err(|_| failed("eigenvalues did not converge"))?;
-    Ok((found.S().column_vector().iter().copied().collect(), found.U().to_owned()))
+/// A weight scaled to a mean eigenvalue of 1, which changes no subspace and keeps latents at the size of the rows, within
+/// reach of 16-bit floats.
+fn normalized(weight: &[f64], n: usize) -> impl Iterator<Item = f32> {
+    let mean = (0..n).map(|i| weight[i * n + i]).sum::<f64>() / n as f64;
+    let scale = if mean > 0.0 { 1.0 / mean } else { 1.0 };
+    weight.iter().map(move |x| (x * scale) as f32)
 }
 
 /// The sum of R_D M R_D' over the relative positions D = 0..window of causal pairs, each as often as a window has it: logits
@@ -155,11 +124,7 @@ fn over_relative_positions(rope: &Rope, queries: &[f64], window: usize) -> Resul
 fn output_weights(layout: &Layout, output: &Tensor) -> Result<Vec<f64>> {
     let (n, heads) = (layout.head_dim, layout.n_heads);
     if output.shape().len() != 2 || output.shape()[1] != heads * n {
-        return Err(Error::shape(
-            "calibrate",
-            format!("output projection {:?}", output.shape()),
-            format!("[hidden, {}]", heads * n),
-        ));
+        return Err(Error::shape(OP, format!("output projection {:?}", output.shape()), format!("[hidden, {}]", heads * n)));
     }
     let rows: Vec<f64> = output.to_f32_vec()?.into_iter().map(f64::from).collect();
     let projection = MatRef::from_row_major_slice(&rows, output.shape()[0], heads * n);

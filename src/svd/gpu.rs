@@ -50,8 +50,8 @@ struct Extents {
 }
 
 impl Extents {
-    fn new(sizes: Sizes) -> Self {
-        let Sizes { batch, m, n, columns } = sizes;
+    fn new(sizes: &Sizes) -> Self {
+        let Sizes { batch, m, n, columns, .. } = *sizes;
         let rows = m.max(n);
         let chunks = rows.div_ceil(SVD_CHUNK_ROWS as usize);
         let sums = if batch >= ENOUGH { 1 } else { chunks };
@@ -105,7 +105,7 @@ impl Workspace {
     }
 }
 
-pub(super) fn scratch_bytes(sizes: Sizes, options: &Options) -> usize {
+pub(super) fn scratch_bytes(sizes: &Sizes, options: &Options) -> usize {
     Workspace::new(&Extents::new(sizes), options).bytes
 }
 
@@ -209,12 +209,15 @@ impl Walk {
 
 pub(super) fn truncated(
     a: &Tensor,
-    sizes: Sizes,
+    sizes: &Sizes,
     rank: Rank,
     options: &Options,
     out: &mut Svd,
     scratch: &mut Scratch,
 ) -> Result<()> {
+    if sizes.segments() > 1 {
+        return Err(a.device().unsupported("svd::truncated_ragged"));
+    }
     let extents = Extents::new(sizes);
     let most = MAX_CHUNKS * SVD_CHUNK_ROWS as usize;
     if extents.rows > most || extents.batch > i32::MAX as usize {

@@ -10,16 +10,25 @@ mod gpu;
 mod jacobi;
 mod kernels;
 mod lanes;
+#[allow(dead_code, reason = "some constants are the kernels' alone")]
 mod params;
+mod sizes;
 mod sketch;
 mod solver;
 mod source;
 mod vector;
 mod verdict;
 mod watch;
+mod weighted;
 
 pub use verdict::{Info, Verdict};
 pub use watch::Watch;
+pub use weighted::{Weighted, weighted};
+
+#[cfg(feature = "model")]
+pub(crate) use weighted::{eigen, symmetric_power};
+
+use sizes::Sizes;
 
 use crate::{Device, Dtype, Error, Result, Scratch, Tensor, device::Kind};
 
@@ -64,6 +73,14 @@ impl Rank {
         match self {
             Self::Fixed(rank) => rank,
             Self::Tolerance { max, .. } => max,
+        }
+    }
+
+    /// As many columns as a matrix has, at most.
+    fn at_most(self, columns: usize) -> Self {
+        match self {
+            Self::Fixed(rank) => Self::Fixed(rank.min(columns)),
+            Self::Tolerance { relative, max } => Self::Tolerance { relative, max: max.min(columns) },
         }
     }
 
@@ -166,11 +183,30 @@ impl Svd {
     /// # Errors
     /// As [`truncated`] for the shape, the rank and the dtype; [`Error::Device`] when the memory is not to be had.
     pub fn zeros(shape: &[usize], columns: usize, options: &Options, device: &Device) -> Result<Self> {
-        let sizes = Sizes::new(shape, columns, device)?;
+        Self::of(shape, &Sizes::new(shape, columns, device)?, &[], options, device)
+    }
+
+    /// An output for rows of `shape`, [.., m, n], cut into segments at `offsets`.
+    ///
+    /// # Errors
+    /// As [`truncated_ragged`] for the shape, the offsets, the rank and the dtype; [`Error::Device`] when the memory is not to
+    /// be had.
+    pub fn zeros_ragged(
+        shape: &[usize],
+        offsets: &[usize],
+        columns: usize,
+        options: &Options,
+        device: &Device,
+    ) -> Result<Self> {
+        let sizes = Sizes::ragged(shape, offsets, columns, device)?;
+        Self::of(shape, &sizes, &[sizes.segments()], options, device)
+    }
+
+    fn of(shape: &[usize], sizes: &Sizes, segments: &[usize], options: &Options, device: &Device) -> Result<Self> {
         if !DTYPES.contains(&options.factors) {
             return Err(Error::Dtype { op: OP, found: options.factors, expected: DTYPES });
         }
-        let [u, s, v] = Self::shapes(shape, &sizes, options.output);
+        let [u, s, v] = Self::shapes(shape, sizes, segments, options.output);
         Ok(Self {
             u: Tensor::zeros(&u, options.factors, device)?,
             s: Tensor::zeros(&s, Dtype::F32, device)?,
@@ -179,16 +215,19 @@ impl Svd {
         })
     }
 
-    /// Shapes of u, s and v.
-    fn shapes(shape: &[usize], sizes: &Sizes, output: Output) -> [Vec<usize>; 3] {
+    /// Shapes of u, s and v; `segments` is the axis that they add, if there is one.
+    fn shapes(shape: &[usize], sizes: &Sizes, segments: &[usize], output: Output) -> [Vec<usize>; 3] {
         let leading = &shape[..shape.len() - 2];
-        let with = |tail: &[usize]| [leading, tail].concat();
-        let r = sizes.columns;
-        match output {
-            Output::Usv | Output::LatentDecoder => [with(&[sizes.m, r]), with(&[r]), with(&[sizes.n, r])],
-            Output::Qb => [with(&[sizes.m, r]), with(&[0]), with(&[sizes.n, r])],
-            Output::ValuesOnly => [with(&[sizes.m, 0]), with(&[r]), with(&[sizes.n, 0])],
-        }
+        let (tall, values, small) = match output {
+            Output::Usv | Output::LatentDecoder => (sizes.columns, sizes.columns, sizes.columns),
+            Output::Qb => (sizes.columns, 0, sizes.columns),
+            Output::ValuesOnly => (0, sizes.columns, 0),
+        };
+        [
+            [leading, &[sizes.m, tall]].concat(),
+            [leading, segments, &[values]].concat(),
+            [leading, segments, &[sizes.n, small]].concat(),
+        ]
     }
 
     /// What became of each matrix, in row-major order of the leading axes. Waits for the device.
@@ -197,46 +236,6 @@ impl Svd {
     /// [`Error::Device`] when the device failed.
     pub fn verdicts(&self) -> Result<Vec<Verdict>> {
         verdict::read(&self.table)
-    }
-}
-
-/// The extents of a call.
-#[derive(Clone, Copy, Debug)]
-struct Sizes {
-    batch: usize,
-    m: usize,
-    n: usize,
-    columns: usize,
-}
-
-impl Sizes {
-    fn new(shape: &[usize], columns: usize, device: &Device) -> Result<Self> {
-        let [leading @ .., m, n] = shape else {
-            return Err(Error::shape(OP, format!("a {shape:?}"), "matrices [.., m, n]"));
-        };
-        let (m, n) = (*m, *n);
-        if shape.iter().try_fold(1usize, |all, extent| all.checked_mul(*extent)).is_none() {
-            return Err(Error::shape(OP, format!("a {shape:?}"), "fewer than 2^64 elements"));
-        }
-        if m == 0 || n == 0 {
-            return Err(Error::shape(OP, format!("matrices of {m} x {n}"), "at least one row and one column"));
-        }
-        let batch = leading.iter().product();
-        if batch == 0 {
-            return Err(Error::shape(OP, format!("a {shape:?}, an empty batch"), "at least one matrix"));
-        }
-        let small = m.min(n);
-        if let Some(most) = max_columns(device)
-            && small > most
-        {
-            let found = format!("matrices of {m} x {n}, the smaller side {small}");
-            let expected = format!("min(m, n) <= {most} on {device}; larger matrices are not supported yet");
-            return Err(Error::shape(OP, found, expected));
-        }
-        if columns == 0 || columns > small {
-            return Err(Error::shape(OP, format!("rank {columns}"), format!("1..={small} for matrices of {m} x {n}")));
-        }
-        Ok(Self { batch, m, n, columns })
     }
 }
 
@@ -281,33 +280,74 @@ pub fn truncated(a: &Tensor, rank: Rank, options: &Options) -> Result<Svd> {
 /// As [`truncated`]; [`Error::Shape`] and [`Error::Dtype`] as well when `out` does not fit (see [`Svd::zeros`]) or shares its
 /// memory, [`Error::Device`] when `out` or `scratch` is of another device.
 pub fn truncated_into(a: &Tensor, rank: Rank, options: &Options, out: &mut Svd, scratch: &mut Scratch) -> Result<()> {
-    let sizes = check_input(a, rank)?;
-    check_output(a, &sizes, options, out)?;
+    check_input(a, rank)?;
+    let sizes = Sizes::new(a.shape(), rank.columns(), &a.device())?;
+    check_output(a, &sizes, &[], options, out)?;
+    dispatch(a, sizes, rank, options, out, scratch)
+}
+
+/// The truncated SVD of every segment of the rows of `a`, [.., m, n]: sequences of different lengths one after another, as
+/// in a cache. Segment i is rows `offsets[i]..offsets[i + 1]`, and `offsets` goes from 0 to m.
+///
+/// The results are packed alike: u [.., m, r], s [.., segments, r], v [.., segments, n, r], with verdicts in the order of
+/// [.., segments]. A segment with fewer rows than the rank keeps as many columns as it has rows. Each segment's result is
+/// what [`truncated`] makes of it alone, to the bit.
+///
+/// # Errors
+/// As [`truncated`]; [`Error::Shape`] for offsets that do not go from 0 to m, or a segment without rows, and for a rank above
+/// n; [`Error::Device`] on other devices than the CPU.
+pub fn truncated_ragged(a: &Tensor, offsets: &[usize], rank: Rank, options: &Options) -> Result<Svd> {
+    let device = a.device();
+    check_input(a, rank)?;
+    let mut out = Svd::zeros_ragged(a.shape(), offsets, rank.columns(), options, &device)?;
+    truncated_ragged_into(a, offsets, rank, options, &mut out, &mut Scratch::new(&device))?;
+    Ok(out)
+}
+
+/// [`truncated_ragged`] into an existing `out`, with working memory from `scratch`.
+///
+/// # Errors
+/// As [`truncated_ragged`], and for `out` and `scratch` as [`truncated_into`].
+pub fn truncated_ragged_into(
+    a: &Tensor,
+    offsets: &[usize],
+    rank: Rank,
+    options: &Options,
+    out: &mut Svd,
+    scratch: &mut Scratch,
+) -> Result<()> {
+    check_input(a, rank)?;
+    let sizes = Sizes::ragged(a.shape(), offsets, rank.columns(), &a.device())?;
+    check_output(a, &sizes, &[sizes.segments()], options, out)?;
+    dispatch(a, sizes, rank, options, out, scratch)
+}
+
+fn dispatch(a: &Tensor, sizes: Sizes, rank: Rank, options: &Options, out: &mut Svd, scratch: &mut Scratch) -> Result<()> {
     match a.device().kind() {
-        Kind::Cpu => cpu::truncated(a, sizes, rank, options, out, scratch),
-        _ => gpu::truncated(a, sizes, rank, options, out, scratch),
+        Kind::Cpu => cpu::truncated(a, &sizes, rank, options, out, scratch),
+        _ => gpu::truncated(a, &sizes, rank, options, out, scratch),
     }
 }
 
 /// Bytes of scratch that [`truncated_into`] takes for matrices of `shape`, [.., m, n], and `columns` singular triplets on
-/// `device`; on the CPU, with as many threads as the current pool has.
+/// `device`; on the CPU, with as many threads as the current pool has. A ragged call takes at most what one matrix of all
+/// its rows would take for each thread.
 ///
 /// # Errors
 /// As [`truncated`] for the shape and the rank.
 pub fn scratch_bytes(shape: &[usize], columns: usize, options: &Options, device: &Device) -> Result<usize> {
     let sizes = Sizes::new(shape, columns, device)?;
     match device.kind() {
-        Kind::Cpu => Ok(cpu::scratch_bytes(sizes, options)),
-        _ => Ok(gpu::scratch_bytes(sizes, options)),
+        Kind::Cpu => Ok(cpu::scratch_bytes(&sizes, options)),
+        _ => Ok(gpu::scratch_bytes(&sizes, options)),
     }
 }
 
-fn check_input(a: &Tensor, rank: Rank) -> Result<Sizes> {
+fn check_input(a: &Tensor, rank: Rank) -> Result<()> {
     if !DTYPES.contains(&a.dtype()) {
         return Err(Error::Dtype { op: OP, found: a.dtype(), expected: DTYPES });
     }
-    let sizes = Sizes::new(a.shape(), rank.columns(), &a.device())?;
-    if sizes.n > 1 && a.strides().last() != Some(&1) {
+    if a.shape().last().is_some_and(|n| *n > 1) && a.strides().last() != Some(&1) {
         let found = format!("a {:?} with strides {:?}", a.shape(), a.strides());
         return Err(Error::shape(OP, found, "a last axis with stride 1"));
     }
@@ -316,11 +356,11 @@ fn check_input(a: &Tensor, rank: Rank) -> Result<Sizes> {
     {
         return Err(Error::shape(OP, format!("a tolerance of {relative}"), "0 <= relative < 1"));
     }
-    Ok(sizes)
+    Ok(())
 }
 
-fn check_output(a: &Tensor, sizes: &Sizes, options: &Options, out: &Svd) -> Result<()> {
-    let shapes = Svd::shapes(a.shape(), sizes, options.output);
+fn check_output(a: &Tensor, sizes: &Sizes, segments: &[usize], options: &Options, out: &Svd) -> Result<()> {
+    let shapes = Svd::shapes(a.shape(), sizes, segments, options.output);
     let parts = [("u", &out.u, options.factors), ("s", &out.s, Dtype::F32), ("v", &out.v, options.factors)];
     for ((name, tensor, dtype), expected) in parts.into_iter().zip(shapes) {
         if tensor.shape() != expected {

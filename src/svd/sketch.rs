@@ -14,7 +14,7 @@ use faer::{Accum, MatMut, MatRef, Par, linalg::matmul::matmul};
 use rayon::prelude::*;
 
 use super::{
-    GRAM_COLUMNS, Info, Mode, Rank, Rung, Sizes, Verdict,
+    GRAM_COLUMNS, Info, Mode, Rank, Rung, Verdict,
     solver::{Outputs, SAFE_ENERGY, Solver, Task, Workspace},
     source::Source,
     vector::sum_of_squares,
@@ -97,10 +97,9 @@ pub(super) struct Sketch<'a> {
 }
 
 impl<'a> Sketch<'a> {
-    /// Whether matrices of these sizes are sketched.
-    pub(super) fn serves(sizes: &Sizes) -> bool {
-        let short = sizes.m.min(sizes.n);
-        short > GRAM_COLUMNS && Plan::new(short, sizes.columns, Mode::Safe).is_some()
+    /// Whether matrices with so many columns in the tall orientation are sketched.
+    pub(super) fn serves(columns: usize, rank: usize) -> bool {
+        columns > GRAM_COLUMNS && Plan::new(columns, rank, Mode::Safe).is_some()
     }
 
     fn lengths(plan: Plan, rows: usize, columns: usize, rank: usize) -> [usize; 8] {
@@ -117,9 +116,10 @@ impl<'a> Sketch<'a> {
         plan.map_or(0, |plan| Self::lengths(plan, rows, columns, rank).iter().sum())
     }
 
-    /// For a matrix that [`Sketch::serves`].
-    pub(super) fn new(source: &Source, rank: usize, mode: Mode, memory: &'a mut [f64]) -> Option<Self> {
-        let plan = Plan::new(source.columns, rank, mode)?;
+    /// Nothing for a matrix that it does not serve.
+    pub(super) fn new(source: &Source, task: &Task, memory: &'a mut [f64]) -> Option<Self> {
+        let rank = task.rank.columns();
+        let plan = Plan::new(source.columns, rank, task.mode).filter(|_| source.columns > GRAM_COLUMNS)?;
         let mut rest = memory;
         let [k, z, next, mix, tiles, squares, s, work] = Self::lengths(plan, source.rows, source.columns, rank).map(|len| {
             let (part, tail) = std::mem::take(&mut rest).split_at_mut(len);
@@ -162,14 +162,15 @@ impl<'a> Sketch<'a> {
             source.scale = f64::from(largest).log2().floor().exp2().recip();
             energy = self.energy(&source)?;
         }
-        let Outputs { tall, s: s_out, small } = outputs;
+        let Outputs { tall, s: s_out, small, stride } = outputs;
+        debug_assert_eq!(stride, task.rank.columns(), "a matrix that is sketched has more columns than are asked for");
         let s = std::mem::take(&mut self.s);
         let blocks = self.grow_to(self.plan.first, 0, &source, seed, steps)?;
         let (blocks, rung) = match self.converge(blocks, energy, &source, task, (tall, s), steps)? {
             Ok(found) => found,
-            Err(info) => return Ok(Outputs { tall, s: s_out, small }.void(info)),
+            Err(info) => return Ok(Outputs { tall, s: s_out, small, stride }.void(info)),
         };
-        let mut found = Outputs { tall, s, small };
+        let mut found = Outputs { tall, s, small, stride };
         if !task.values_only {
             self.small_factor(blocks, &task, &mut found)?;
         }
@@ -368,7 +369,7 @@ impl<'a> Sketch<'a> {
         let mut workspace = Workspace::new(width, rank, self.work);
         // A tolerance is met afterwards, for what the sketch leaves out counts as well, and so are scales.
         let task = Task { rank: Rank::Fixed(rank), small_is_scaled: false, ..task };
-        let outputs = Outputs { tall, s, small: &mut self.mix[..width * rank] };
+        let outputs = Outputs { tall, s, small: &mut self.mix[..width * rank], stride: rank };
         Solver { source, task, workspace: &mut workspace, outputs }.solve()
     }
 

@@ -63,12 +63,13 @@ impl Task {
     }
 }
 
-/// Where the result goes: f32, each with as many columns as are asked for; `tall` has as many rows as the longer side.
-/// What the task does not ask for is empty.
+/// Where the result goes: f32, in rows of `stride`, at least as many columns as are asked for; `tall` has as many rows as the
+/// longer side. What the task does not ask for is empty.
 pub(super) struct Outputs<'a> {
     pub(super) tall: &'a mut [f32],
     pub(super) s: &'a mut [f32],
     pub(super) small: &'a mut [f32],
+    pub(super) stride: usize,
 }
 
 impl Outputs<'_> {
@@ -84,12 +85,12 @@ impl Outputs<'_> {
 
     /// A matrix of zeros: coordinate vectors, or no columns at all when a tolerance is to be met.
     pub(super) fn zero(mut self, task: &Task) -> Verdict {
-        let columns = task.columns();
+        let (columns, stride) = (task.columns(), self.stride);
         let rank = if matches!(task.rank, Rank::Fixed(_)) { columns } else { 0 };
         self.fill(0.0);
         for (factor, scaled) in [(self.tall, task.tall_is_scaled), (self.small, task.small_is_scaled)] {
             if !scaled && !factor.is_empty() {
-                (0..rank).for_each(|i| factor[i * columns + i] = 1.0);
+                (0..rank).for_each(|i| factor[i * stride + i] = 1.0);
             }
         }
         Verdict { rank, info: Info::Solved(Rung::Single), tail: 0.0 }
@@ -263,7 +264,7 @@ impl Solver<'_, '_, '_> {
 
     /// Makes the tall factor and s; false when they are too far from orthogonal for this rung.
     fn project<T: Precision>(&mut self, rung: Rung, rank: usize, energy: f64) -> Result<bool> {
-        let columns = self.task.columns();
+        let columns = self.outputs.stride;
         let Workspace { block, values, basis, factors, .. } = &mut *self.workspace;
         let tall = &mut *self.outputs.tall;
         if self.task.tall_is_scaled {
@@ -293,8 +294,9 @@ impl Solver<'_, '_, '_> {
     /// Writes s and the small factor, and puts the columns in order; nothing when a tolerance was missed after all.
     fn accept(&mut self, rung: Rung, rank: usize, energy: f64) -> Option<Verdict> {
         let Workspace { basis, factors, .. } = &mut *self.workspace;
-        let (columns, width, scale) = (self.task.columns(), padded(rank), self.source.scale);
-        let Outputs { tall, s, small } = &mut self.outputs;
+        let (width, scale) = (padded(rank), self.source.scale);
+        let Outputs { tall, s, small, stride: columns } = &mut self.outputs;
+        let columns = *columns;
         let tail = ((energy - factors.captured(rank)).max(0.0) / energy).sqrt();
         if let Rank::Tolerance { relative, max } = self.task.rank
             && rung == Rung::Single

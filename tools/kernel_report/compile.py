@@ -28,17 +28,23 @@ class Tools:
     nvcc: Path
     version: str
     cuobjdump: Path
+    nvdisasm: Path
 
     @classmethod
     def find(cls, root: Path) -> "Tools":
         toolkit = root / ".toolkit/nvidia/cu13/bin"
         nvcc, version = find_nvcc(toolkit)
-        on_path = shutil.which("cuobjdump")
-        places = [nvcc.resolve().parent / "cuobjdump", toolkit / "cuobjdump", *([Path(on_path)] if on_path else [])]
-        for place in places:
-            if place.is_file():
-                return cls(nvcc, version, place)
-        raise Refusal(f"cuobjdump is neither beside {nvcc} nor in PATH nor under .toolkit (tools/setup fetches it)")
+        return cls(nvcc, version, *(find_reader(name, nvcc, toolkit) for name in ("cuobjdump", "nvdisasm")))
+
+
+def find_reader(name: str, nvcc: Path, toolkit: Path) -> Path:
+    """A program that reads images: the one beside nvcc, else any."""
+    on_path = shutil.which(name)
+    places = [nvcc.resolve().parent / name, toolkit / name, *([Path(on_path)] if on_path else [])]
+    for place in places:
+        if place.is_file():
+            return place
+    raise Refusal(f"{name} is neither beside {nvcc} nor in PATH nor under .toolkit (tools/setup fetches it)")
 
 
 def find_nvcc(toolkit: Path) -> tuple[Path, str]:
@@ -67,19 +73,27 @@ def images(sources: list[Source], tools: Tools, args: argparse.Namespace) -> lis
 
 
 def image(source: Source, tools: Tools, args: argparse.Namespace) -> measure.Image:
-    command = [str(tools.nvcc), *FLAGS, f"-I{args.include}", *(f"-gencode={target}" for target in source.targets())]
-    command.append(str(source.path))
+    command = command_of(source, tools, args.include, source.targets())
+    return measure.Image(source, kept(source, tools, args.cache, command, "", build))
+
+
+def command_of(source: Source, tools: Tools, include: Path, targets: list[str]) -> list[str]:
+    return [str(tools.nvcc), *FLAGS, f"-I{include}", *(f"-gencode={target}" for target in targets), str(source.path)]
+
+
+def kept(source: Source, tools: Tools, cache: Path, command: list[str], kind: str, make) -> dict:
+    """What `make` finds of a source, and the files it was made from: from an earlier run where nothing has changed."""
     name = hashlib.sha256(str(source.path).encode()).hexdigest()[:16]
-    kept = args.cache / f"{source.path.stem}-{name}.json"
+    path = cache / f"{source.path.stem}-{name}{kind}.json"
     key = {"command": command, "nvcc": tools.version, "tool": TOOL}
-    found = read_kept(kept, key)
+    found = read_kept(path, key)
     if found is None:
-        found, inputs = build(source, tools, command)
+        found, inputs = make(source, tools, command)
         text = json.dumps({**key, "inputs": hashes(inputs), "image": found})
-        staged = kept.with_suffix(f".{os.getpid()}")
+        staged = path.with_suffix(f".{os.getpid()}")
         staged.write_text(text)
-        staged.replace(kept)
-    return measure.Image(source, found)
+        staged.replace(path)
+    return found
 
 
 def read_kept(kept: Path, key: dict) -> dict | None:
@@ -99,19 +113,9 @@ def hashes(paths) -> dict[str, str]:
 def build(source: Source, tools: Tools, command: list[str]) -> tuple[dict, list[str]]:
     """Figures of one source, and the files that it was made from."""
     with tempfile.TemporaryDirectory() as scratch:
-        fatbin, rule = Path(scratch) / "image.fatbin", Path(scratch) / "image.d"
-        log, seconds = run([*command, "-MD", "-MF", str(rule), "-o", str(fatbin)])
-        # Headers of the toolkit belong to its version.
-        inputs = rule.read_text().replace("\\\n", " ").split(":", 1)[1].split()
-        toolkit = tools.nvcc.resolve().parents[1]
-        is_ours = lambda path: not Path(path).resolve().is_relative_to(toolkit) and not path.startswith("/usr/")
-        inputs = [path for path in inputs if is_ours(path)]
+        fatbin, log, seconds, inputs = compiled(tools, command, scratch)
         sass, _ = run([str(tools.cuobjdump), "-sass", str(fatbin)])
-        run([str(tools.cuobjdump), "-xelf", "all", str(fatbin)], scratch)
-        code = {}
-        for cubin in sorted(Path(scratch).glob("*.cubin")):
-            arch = re.search(r"\.(sm_\w+)\.cubin$", cubin.name)
-            code[arch[1] if arch else cubin.stem] = measure.code_bytes(cubin.read_bytes())
+        code = {arch: measure.code_bytes(cubin.read_bytes()) for arch, cubin in cubins(tools, fatbin).items()}
         figures = {
             "bytes": fatbin.stat().st_size,
             "seconds": seconds,
@@ -120,6 +124,35 @@ def build(source: Source, tools: Tools, command: list[str]) -> tuple[dict, list[
             "code": code,
         }
     return figures, inputs
+
+
+def disassembled(source: Source, tools: Tools, command: list[str]) -> tuple[dict, list[str]]:
+    """Registers and memory of one source compiled for one architecture, and its code with lines and encodings."""
+    with tempfile.TemporaryDirectory() as scratch:
+        fatbin, log, _, inputs = compiled(tools, command, scratch)
+        texts = [run([str(tools.nvdisasm), "-gi", "-hex", "-c", str(cubin)])[0] for cubin in cubins(tools, fatbin).values()]
+        return {"usage": measure.usage(log), "sass": "".join(texts)}, inputs
+
+
+def compiled(tools: Tools, command: list[str], scratch: str) -> tuple[Path, str, float, list[str]]:
+    """The image that a command makes, what the compiler says, its seconds, and the files that it read."""
+    fatbin, rule = Path(scratch) / "image.fatbin", Path(scratch) / "image.d"
+    log, seconds = run([*command, "-MD", "-MF", str(rule), "-o", str(fatbin)])
+    # Headers of the toolkit belong to its version.
+    inputs = rule.read_text().replace("\\\n", " ").split(":", 1)[1].split()
+    toolkit = tools.nvcc.resolve().parents[1]
+    is_ours = lambda path: not Path(path).resolve().is_relative_to(toolkit) and not path.startswith("/usr/")
+    return fatbin, log, seconds, [path for path in inputs if is_ours(path)]
+
+
+def cubins(tools: Tools, fatbin: Path) -> dict[str, Path]:
+    """The machine code in an image by architecture."""
+    run([str(tools.cuobjdump), "-xelf", "all", str(fatbin)], str(fatbin.parent))
+    found = {}
+    for cubin in sorted(fatbin.parent.glob("*.cubin")):
+        arch = re.search(r"\.(sm_\w+)\.cubin$", cubin.name)
+        found[arch[1] if arch else cubin.stem] = cubin
+    return found
 
 
 def run(command: list[str], folder: str | None = None) -> tuple[str, float]:

@@ -1,0 +1,159 @@
+//! The approximation that loses least under a weight, by the SVD of what the weight makes of the rows.
+
+use faer::{Accum, Mat, MatMut, MatRef, Par, Side, linalg::matmul::matmul};
+use rayon::prelude::*;
+
+use super::{Options, Output, Rank, Svd, Verdict, truncated};
+use crate::{Dtype, Error, Result, Tensor, device::Kind};
+
+const OP: &str = "svd::weighted";
+
+/// Eigenvalues of a weight below this share of the largest are raised to it, so that its inverse root stays bounded.
+const FLOOR: f64 = 1e-6;
+
+/// An encoder E and a decoder D of rows X: latents X E, and X ~ X E D'.
+#[derive(Debug)]
+pub struct Weighted {
+    /// E = W^1/2 V [.., n, r] in the dtype of [`Options::factors`].
+    pub encoder: Tensor,
+    /// D = W^-1/2 V [.., n, r] in the dtype of [`Options::factors`]. The entry of largest magnitude in each column is positive.
+    pub decoder: Tensor,
+    /// Of X W^1/2, as [`Output::LatentDecoder`]: u is the latents X E [.., m, r], and v is V.
+    pub svd: Svd,
+}
+
+impl Weighted {
+    /// What became of each matrix; `tail` is ||(X - X E D') W^1/2|| / ||X W^1/2||.
+    ///
+    /// # Errors
+    /// As [`Svd::verdicts`].
+    pub fn verdicts(&self) -> Result<Vec<Verdict>> {
+        self.svd.verdicts()
+    }
+}
+
+/// For every matrix X of `x`, [.., m, n] f32, f16 or bf16, the encoder and decoder of low rank that minimise
+/// ||(X - X E D') W^1/2||, W being the symmetric weight at the same place of `weight`, f32 [.., n, n], or the one there is,
+/// [n, n].
+///
+/// With V from the SVD of X W^1/2 they are E = W^1/2 V and D = W^-1/2 V, and what is lost is the tail of that SVD; the roots
+/// are those of eigh(W), whose eigenvalues below 1e-6 of the largest are raised to that. Keys weighted by the queries that meet them (W = Q'Q), values
+/// by the output projection (W = W_O'W_O) and weights by their inputs (W = S, the second moments) are all this one
+/// function. A weight without a positive eigenvalue weighs nothing, and counts as the identity.
+///
+/// [`Options::output`] does not matter here.
+///
+/// # Errors
+/// As [`truncated`]; [`Error::Shape`] for weights that do not fit, [`Error::Dtype`] for weights other than f32,
+/// [`Error::Numeric`] for one that holds a NaN or an infinity, [`Error::Device`] on other devices than the CPU.
+pub fn weighted(x: &Tensor, weight: &Tensor, rank: Rank, options: &Options) -> Result<Weighted> {
+    let (leading, m, n) = check(x, weight)?;
+    let weights = weight.contiguous()?;
+    let roots: Vec<[Mat<f64>; 2]> =
+        weights.slice::<f32>()?.par_chunks_exact(n * n).map(|weight| roots(weight, n)).collect::<Result<_>>()?;
+    let root = |index: usize| &roots[index % roots.len()];
+
+    let mut rows = x.to_dtype(Dtype::F32)?.contiguous()?;
+    rows.unshare(OP)?;
+    rows.slice_mut::<f32>()?.par_chunks_exact_mut(m * n).enumerate().for_each(|(index, rows)| {
+        let root = Mat::from_fn(n, n, |i, j| root(index)[0][(i, j)] as f32);
+        let unweighted = rows.to_vec();
+        let unweighted = MatRef::from_row_major_slice(&unweighted, m, n);
+        let rows = MatMut::from_row_major_slice_mut(rows, m, n);
+        matmul(rows, Accum::Replace, unweighted, root.as_ref(), 1.0, Par::Seq);
+    });
+    let as_latents = Options { output: Output::LatentDecoder, factors: Dtype::F32, ..options.clone() };
+    let mut svd = truncated(&rows, rank, &as_latents)?;
+
+    let r = rank.columns();
+    let columns = || Tensor::zeros(&[leading, &[n, r]].concat(), Dtype::F32, &x.device());
+    let (mut encoder, mut decoder) = (columns()?, columns()?);
+    let vs = svd.v.slice_mut::<f32>()?.par_chunks_exact_mut(n * r);
+    let us = svd.u.slice_mut::<f32>()?.par_chunks_exact_mut(m * r);
+    let encoders = encoder.slice_mut::<f32>()?.par_chunks_exact_mut(n * r);
+    let decoders = decoder.slice_mut::<f32>()?.par_chunks_exact_mut(n * r);
+    us.zip(vs).zip(encoders).zip(decoders).enumerate().for_each(|(index, (((u, v), encoder), decoder))| {
+        let [half, inverse] = root(index);
+        let wide = Mat::from_fn(n, r, |i, j| f64::from(v[i * r + j]));
+        write(&(half * &wide), encoder);
+        write(&(inverse * &wide), decoder);
+        let signs = signs(decoder, r);
+        for part in [u, v, encoder, decoder] {
+            part.chunks_exact_mut(r).for_each(|row| row.iter_mut().zip(&signs).for_each(|(x, sign)| *x *= sign));
+        }
+    });
+    let rounded = |tensor: Tensor| tensor.to_dtype(options.factors);
+    let svd = Svd { u: rounded(svd.u)?, v: rounded(svd.v)?, ..svd };
+    Ok(Weighted { encoder: rounded(encoder)?, decoder: rounded(decoder)?, svd })
+}
+
+/// The leading axes, m and n.
+fn check<'a>(x: &'a Tensor, weight: &Tensor) -> Result<(&'a [usize], usize, usize)> {
+    if x.device().kind() != Kind::Cpu {
+        return Err(x.device().unsupported(OP));
+    }
+    let [leading @ .., m, n] = x.shape() else {
+        return Err(Error::shape(OP, format!("x {:?}", x.shape()), "rows [.., m, n]"));
+    };
+    if x.is_empty() {
+        return Err(Error::shape(OP, format!("x {:?}", x.shape()), "at least one matrix, one row and one column"));
+    }
+    if weight.dtype() != Dtype::F32 {
+        return Err(Error::Dtype { op: OP, found: weight.dtype(), expected: &[Dtype::F32] });
+    }
+    let (own, shared) = ([leading, &[*n, *n]].concat(), [*n, *n]);
+    if weight.shape() != own && weight.shape() != shared {
+        return Err(Error::shape(OP, format!("weight {:?}", weight.shape()), format!("{own:?} or {shared:?}")));
+    }
+    Ok((leading, *m, *n))
+}
+
+/// W^1/2 and W^-1/2 of a symmetric matrix, eigenvalues floored.
+fn roots(weight: &[f32], n: usize) -> Result<[Mat<f64>; 2]> {
+    let weight = MatRef::from_row_major_slice(weight, n, n);
+    let weight = Mat::from_fn(n, n, |i, j| f64::from(weight[(i, j)]));
+    let (values, vectors) = eigen(OP, weight.as_ref())?;
+    let largest = values.last().copied().unwrap_or(0.0);
+    if largest <= 0.0 {
+        return Ok([Mat::identity(n, n), Mat::identity(n, n)]);
+    }
+    let floored: Vec<f64> = values.iter().map(|value| value.max(largest * FLOOR)).collect();
+    Ok([0.5, -0.5].map(|exponent| symmetric_power(&floored, vectors.as_ref(), exponent)))
+}
+
+/// Eigenvalues, ascending, and eigenvectors of a symmetric matrix, for operation `op`.
+pub(crate) fn eigen(op: &'static str, matrix: MatRef<'_, f64>) -> Result<(Vec<f64>, Mat<f64>)> {
+    let n = matrix.nrows();
+    let failed = |what: &str| Error::Numeric { op, what: what.into() };
+    let symmetric = Mat::from_fn(n, n, |i, j| 0.5 * (matrix[(i, j)] + matrix[(j, i)]));
+    if !(0..n).all(|j| (0..n).all(|i| symmetric[(i, j)].is_finite())) {
+        return Err(failed("a symmetric matrix holds a NaN or an infinity"));
+    }
+    let found = symmetric.self_adjoint_eigen(Side::Lower).map_err(|_| failed("eigenvalues did not converge"))?;
+    Ok((found.S().column_vector().iter().copied().collect(), found.U().to_owned()))
+}
+
+/// The matrix of these eigenvectors whose eigenvalues are powers of `values`.
+pub(crate) fn symmetric_power(values: &[f64], vectors: MatRef<'_, f64>, exponent: f64) -> Mat<f64> {
+    let scaled = Mat::from_fn(vectors.nrows(), values.len(), |i, j| vectors[(i, j)] * values[j].powf(exponent));
+    scaled * vectors.transpose()
+}
+
+fn write(from: &Mat<f64>, to: &mut [f32]) {
+    for (i, row) in to.chunks_exact_mut(from.ncols()).enumerate() {
+        row.iter_mut().enumerate().for_each(|(j, x)| *x = from[(i, j)] as f32);
+    }
+}
+
+/// What makes the entry of largest magnitude in each column positive.
+fn signs(rows: &[f32], width: usize) -> Vec<f32> {
+    let mut largest = vec![0.0f32; width];
+    for row in rows.chunks_exact(width) {
+        for (largest, x) in largest.iter_mut().zip(row) {
+            if x.abs() > largest.abs() {
+                *largest = *x;
+            }
+        }
+    }
+    largest.into_iter().map(|x| 1f32.copysign(x)).collect()
+}
