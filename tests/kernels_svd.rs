@@ -240,6 +240,27 @@ fn more_matrices_than_are_worked_on_at_once_are_no_different() {
 }
 
 #[test]
+fn a_matrix_keeps_its_bits_in_a_batch_of_33_and_beside_a_nan_in_64() {
+    let (m, n, rank) = (130, 24, 8);
+    let names = ["power law", "kappa 1e5", "deficient", "flat"];
+    let one = |i: usize| with_spectrum(i as u64, m, n, &spectrum(names[i % 4], n));
+    for (architecture, dtype) in [80, 90].into_iter().zip([Dtype::BF16, Dtype::F32]) {
+        let device = support::emulate(&Emulation { architecture, ..Emulation::default() });
+        let batch = Batch::new(&(0..64).map(one).collect::<Vec<_>>(), dtype);
+        let few = fixed_on(&device, &batch.tensor.narrow(0, 0, 33).unwrap(), rank);
+        let mut data = batch.tensor.to_f32_vec().unwrap();
+        data[40 * m * n + 77] = f32::NAN;
+        let poisoned = Tensor::from_slice(&data, &[64, m, n], &Device::cpu()).unwrap().to_dtype(dtype).unwrap();
+        let many = fixed_on(&device, &poisoned, rank);
+        assert_eq!(infos(&many)[40], Info::NonFinite);
+        for i in [0, 1, 2, 3, 31, 32] {
+            let alone = bits_of(&fixed_on(&device, &batch.tensor.select(0, i).unwrap(), rank), 0);
+            assert!(bits_of(&few, i) == alone && bits_of(&many, i) == alone, "matrix {i} in {dtype} on {architecture}");
+        }
+    }
+}
+
+#[test]
 fn a_long_matrix_among_many_gives_the_same_bits_as_alone() {
     let device = support::device();
     let (count, m, n) = (130, 2100, 4);

@@ -37,11 +37,12 @@ __device__ __forceinline__ float block_max(float x, float* shared) {
 // True in every thread of the block that arrives last at `counter` (zero before the first launch, and again after),
 // which then sees what all blocks wrote before they arrived. `shared` holds one word.
 __device__ __forceinline__ bool last_block_to_arrive(unsigned* counter, unsigned blocks, unsigned* shared) {
-    __threadfence();
     __syncthreads();
-    if (threadIdx.x == 0) *shared = atomicInc(counter, blocks - 1) == blocks - 1;
+    if (threadIdx.x == 0) {
+        __threadfence();  // after the barrier, so that it holds for what all threads wrote
+        *shared = atomicInc(counter, blocks - 1) == blocks - 1;
+        __threadfence();
+    }
     __syncthreads();
-    const bool last = *shared != 0;
-    if (last) __threadfence();
-    return last;
+    return *shared != 0;
 }

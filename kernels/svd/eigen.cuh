@@ -4,7 +4,7 @@
 #include "device/philox.cuh"
 #include "svd/tridiagonal.cuh"
 
-constexpr int INVERSE_STEPS = 2;
+constexpr int LEAST_STEPS = 2, MOST_STEPS = 3;
 // A pass that leaves less than this of a squared length is done again ("twice is enough").
 constexpr float KEPT_SQUARES = 0.25f;
 
@@ -113,7 +113,7 @@ template <class Real> __device__ __forceinline__ void invert(const Eigen<Real>& 
     for (int k = 0; k + 1 < at.n; k++) {
         const Real below = at.off[k], shifted = at.diagonal[k + 1] - value, beyond = at.off[k + 1], low = x[k + 1];
         const bool swap = fabs(below) > fabs(pivot);
-        const Real inverse = 1 / pivot_of(swap ? below : pivot), factor = (swap ? pivot : below) * inverse;
+        const Real inverse = reciprocal(pivot_of(swap ? below : pivot)), factor = (swap ? pivot : below) * inverse;
         const Real first = swap ? low : top;
         x[k] = first;
         top = (swap ? top : low) - factor * first;
@@ -139,52 +139,59 @@ template <class Real> __device__ __forceinline__ void invert(const Eigen<Real>& 
 template <class Real> __device__ __forceinline__ void normalize(const Eigen<Real>& at, int count) {
     for (int i = warp_index(); i < count; i += WARPS) {
         Real* const x = at.vectors + int64_t(i) * at.stride;
-        Real largest = 0, squares = 0;
-        for (int k = lane_index(); k < at.n; k += 32) largest = fmax(largest, fabs(x[k]));
-#pragma unroll
-        for (int lanes = 16; lanes > 0; lanes /= 2) largest = fmax(largest, __shfl_xor_sync(0xffffffffu, largest, lanes));
-        for (int k = lane_index(); k < at.n; k += 32) {
-            const Real y = x[k] / largest;
-            squares += y * y;
-        }
+        Real squares = 0;
+        for (int k = lane_index(); k < at.n; k += 32) squares += x[k] * x[k];
         const Real scale = 1 / sqrt(lanes_sum(squares));
-        for (int k = lane_index(); k < at.n; k += 32) x[k] = x[k] / largest * scale;
+        for (int k = lane_index(); k < at.n; k += 32) x[k] *= scale;
+        if (lane_index() == 0) at.squares[i] = 1;
     }
     __syncthreads();
 }
 
-// Takes each vector out of those after it (modified Gram-Schmidt); returns whether one of them lost much by that.
+// Takes vector j out of several of those after it. Pythagoras tells what is left of them.
+template <int Several, class Real>
+__device__ __forceinline__ void remove(const Eigen<Real>& at, int j, int first, int count) {
+    const Real* const x = at.vectors + int64_t(j) * at.stride;
+    Real products[Several] = {};
+#pragma unroll 4
+    for (int k = lane_index(); k < at.n; k += 32) {
+#pragma unroll
+        for (int i = 0; i < Several; i++) {
+            const int64_t other = first + i * WARPS;
+            if (other < count) products[i] += x[k] * at.vectors[other * at.stride + k];
+        }
+    }
+#pragma unroll
+    for (int distance = 16; distance > 0; distance /= 2) {
+#pragma unroll
+        for (int i = 0; i < Several; i++) products[i] += __shfl_xor_sync(0xffffffffu, products[i], distance);
+    }
+    const Real inverse = 1 / at.squares[j];
+#pragma unroll
+    for (int i = 0; i < Several; i++) {
+        const int64_t other = first + i * WARPS;
+        if (other >= count) break;
+        const Real share = products[i] * inverse;
+        if (lane_index() == 0) at.squares[other] -= products[i] * share;
+#pragma unroll 4
+        for (int k = lane_index(); k < at.n; k += 32) at.vectors[other * at.stride + k] -= share * x[k];
+    }
+}
+
+// Takes each vector of length one out of those after it (modified Gram-Schmidt); returns whether one lost much by that.
 template <class Real> __device__ __forceinline__ bool orthogonalize(const Eigen<Real>& at, int count) {
     bool lost = false;
     for (int j = 0; j < count; j++) {
-        const Real* const x = at.vectors + int64_t(j) * at.stride;
-        Real squares = 0;
-        for (int k = lane_index(); k < at.n; k += 32) squares += x[k] * x[k];
-        squares = lanes_sum(squares);
-        lost |= !(squares >= KEPT_SQUARES);
-        for (int i = j + 1 + warp_index(); i < count; i += WARPS) {
-            Real* const y = at.vectors + int64_t(i) * at.stride;
-            Real product = 0;
-            for (int k = lane_index(); k < at.n; k += 32) product += x[k] * y[k];
-            product = lanes_sum(product) / squares;
-            for (int k = lane_index(); k < at.n; k += 32) y[k] -= product * x[k];
-        }
+        lost |= !(at.squares[j] >= KEPT_SQUARES);
+        for (int first = j + 1 + warp_index(); first < count; first += 4 * WARPS) remove<4>(at, j, first, count);
         __syncthreads();
     }
     normalize(at, count);
     return lost;
 }
 
-// Makes orthonormal eigenvectors for the first `count` values; returns whether all of them are that to rounding.
-template <class Real> __device__ __forceinline__ bool find_vectors(const Eigen<Real>& at, int count) {
-    start_vectors(at, count);
-    __syncthreads();
-    for (int step = 0; step < INVERSE_STEPS; step++) {
-        for (int vector = threadIdx.x; vector < count && warp_index() == 0; vector += 32) invert(at, vector);
-        __syncthreads();
-        normalize(at, count);
-        if (orthogonalize(at, count)) orthogonalize(at, count);
-    }
+// Whether vectors are eigenvectors to rounding.
+template <class Real> __device__ __forceinline__ bool are_exact(const Eigen<Real>& at, int count) {
     bool exact = true;
     for (int i = warp_index(); i < count; i += WARPS) {
         const Real* const x = at.vectors + int64_t(i) * at.stride;
@@ -195,6 +202,20 @@ template <class Real> __device__ __forceinline__ bool find_vectors(const Eigen<R
         }
     }
     return __syncthreads_and(exact);
+}
+
+// Makes orthonormal eigenvectors for the first `count` values; returns whether all of them are that to rounding.
+template <class Real> __device__ __forceinline__ bool find_vectors(const Eigen<Real>& at, int count) {
+    start_vectors(at, count);
+    __syncthreads();
+    for (int step = 1; step <= MOST_STEPS; step++) {
+        for (int vector = threadIdx.x; vector < count && warp_index() == 0; vector += 32) invert(at, vector);
+        __syncthreads();
+        normalize(at, count);
+        if (orthogonalize(at, count)) orthogonalize(at, count);
+        if (step >= LEAST_STEPS && are_exact(at, count)) return true;
+    }
+    return false;
 }
 
 // Turns an eigenvector of the tridiagonal matrix into one of the matrix that was reduced to it, and writes it with its
@@ -211,14 +232,15 @@ __device__ __forceinline__ void turn_back(const Real* from, const Real* reflecti
     }
     for (int i = 2; i < n; i++) {
         const Real* const v = reflections + packed(i, 0);
-        Real product = 0, here[Each];
+        Real products[4] = {}, here[Each];
 #pragma unroll
         for (int c = 0; c < Each; c++) {
             if (c * Lanes >= i) break;
             const int j = c * Lanes + lane;
             here[c] = j < i ? v[j] : Real(0);
-            product += here[c] * x[c];
+            products[c % 4] += here[c] * x[c];
         }
+        Real product = (products[0] + products[1]) + (products[2] + products[3]);
 #pragma unroll
         for (int lanes = Lanes / 2; lanes > 0; lanes /= 2) product += __shfl_xor_sync(0xffffffffu, product, lanes);
         product *= inverse_heights[i];

@@ -9,19 +9,38 @@ template <class Real> constexpr Real LEAST_SQUARES;
 template <> constexpr float LEAST_SQUARES<float> = 1.17549435e-38f;
 template <> constexpr double LEAST_SQUARES<double> = 2.2250738585072014e-308;
 
-// Vectors of `length` in shared memory. The first three are what the reduction leaves.
+// In f32 to an ulp or two, which is all that a reflection needs.
+__device__ __forceinline__ float root(float x) { return x > 0 ? x * rsqrtf(x) : 0; }
+__device__ __forceinline__ double root(double x) { return sqrt(x); }
+__device__ __forceinline__ float reciprocal(float x) { return __fdividef(1.0f, x); }
+__device__ __forceinline__ double reciprocal(double x) { return 1 / x; }
+
+// Vectors of MAX_WIDTH in shared memory. The first three are what the reduction leaves.
 template <class Real> struct Tridiagonal {
-    int n, length;
+    int n;
     Real *diagonal, *off, *inverse_heights;
     Real *v, *next, *w, *q, *row;
     Real* reflections;  // row i of the lower triangle has the vector of reflection i
 
-    __device__ __forceinline__ Tridiagonal(int n, int length, Real* shared, Real* reflections)
-        : n(n), length(length), diagonal(shared), off(shared + length), inverse_heights(shared + 2 * length),
-          v(shared + 3 * length), next(shared + 4 * length), w(shared + 5 * length), q(shared + 6 * length),
-          row(shared + 7 * length), reflections(reflections) {}
+    __device__ __forceinline__ Tridiagonal(int n, Real* shared, Real* reflections)
+        : n(n), diagonal(shared), off(shared + MAX_WIDTH), inverse_heights(shared + 2 * MAX_WIDTH),
+          v(shared + 3 * MAX_WIDTH), next(shared + 4 * MAX_WIDTH), w(shared + 5 * MAX_WIDTH), q(shared + 6 * MAX_WIDTH),
+          row(shared + 7 * MAX_WIDTH), reflections(reflections) {}
 };
 constexpr int TRIDIAGONAL_VECTORS = 8;
+
+// Aligned elements that lie side by side in shared memory.
+template <int Count, class Real> __device__ __forceinline__ void load_vector(Real (&to)[Count], const Real* from) {
+    struct alignas(16) Words {
+        Real at[16 / sizeof(Real)];
+    };
+#pragma unroll
+    for (int i = 0; i < Count; i += 16 / sizeof(Real)) {
+        const Words words = *reinterpret_cast<const Words*>(from + i);
+#pragma unroll
+        for (int j = 0; j < 16 / int(sizeof(Real)); j++) to[i + j] = words.at[j];
+    }
+}
 
 template <class Real> __device__ __forceinline__ Real lanes_sum(Real x) {
 #pragma unroll
@@ -35,7 +54,6 @@ template <class Real> struct RegisterMatrix {
     static constexpr int SIDE = 16, EACH = MAX_WIDTH / SIDE;
     Real entries[EACH][EACH];
 
-    static __device__ __forceinline__ int length(int) { return MAX_WIDTH; }
     static __device__ __forceinline__ int place(int j) { return j % SIDE * EACH + j / SIDE; }
     static __device__ __forceinline__ int index(int place) { return place % EACH * SIDE + place / EACH; }
 
@@ -51,18 +69,6 @@ template <class Real> struct RegisterMatrix {
                 entries[a][b] = value;
                 if (i == at.n - 1) at.row[x * EACH + b] = value;
             }
-        }
-    }
-
-    static __device__ __forceinline__ void load_vector(Real (&to)[EACH], const Real* from) {
-        struct alignas(16) Words {
-            Real at[16 / sizeof(Real)];
-        };
-#pragma unroll
-        for (int i = 0; i < EACH; i += 16 / sizeof(Real)) {
-            const Words words = *reinterpret_cast<const Words*>(from + i);
-#pragma unroll
-            for (int j = 0; j < 16 / int(sizeof(Real)); j++) to[i + j] = words.at[j];
         }
     }
 
@@ -108,101 +114,68 @@ template <class Real> struct RegisterMatrix {
     }
 };
 
-// A matrix of any size in global memory, in rows of n.
-template <class Real> struct StoredMatrix {
-    Real* entries;
-
-    static __device__ __forceinline__ int length(int n) { return n; }
-    static __device__ __forceinline__ int place(int j) { return j; }
-    static __device__ __forceinline__ int index(int place) { return place; }
-
-    template <class Entry> __device__ __forceinline__ void load(const Tridiagonal<Real>& at, const Entry& entry) {
-        for (int i = warp_index(); i < at.n; i += WARPS) {
-            for (int j = lane_index(); j < at.n; j += 32) {
-                const Real value = entry(max(i, j), min(i, j));
-                entries[int64_t(i) * at.n + j] = value;
-                if (i == at.n - 1) at.row[j] = value;
-            }
-        }
-    }
-
-    __device__ __forceinline__ void step(const Tridiagonal<Real>& at, int count) {
-        for (int i = warp_index(); i < count; i += WARPS) {
-            Real* const entry = entries + int64_t(i) * at.n;
-            const Real v = at.v[i], w = at.w[i];
-            Real sum = 0;
-#pragma unroll 4
-            for (int j = lane_index(); j < count; j += 32) {
-                const Real x = entry[j] - (v * at.w[j] + w * at.v[j]);
-                entry[j] = x;
-                if (i == count - 1) at.row[j] = x;
-                sum += x * at.next[j];
-            }
-            sum = lanes_sum(sum);
-            if (lane_index() == 0) at.q[i] = sum;
-        }
-    }
-};
-
 // One warp's part of step i. From q, the product of the last reflection's vector v, it makes w, which completes the
 // update; and from row i, brought up to date, the next vector.
-template <class Stored, class Real> __device__ __forceinline__ void next_reflection(const Tridiagonal<Real>& at, int i) {
+template <class Real> __device__ __forceinline__ void next_reflection(const Tridiagonal<Real>& at, int i) {
+    using Matrix = RegisterMatrix<Real>;
+    constexpr int EACH = MAX_WIDTH / 32;
+    const int first = lane_index() * EACH, place = Matrix::place(i), place_before = Matrix::place(max(i - 1, 0));
     const Real inverse = i + 1 < at.n ? at.inverse_heights[i + 1] : Real(0);
+    Real q[EACH], v[EACH], row[EACH];
+    load_vector(q, at.q + first);
+    load_vector(v, at.v + first);
+    load_vector(row, at.row + first);
     Real product = 0;
-#pragma unroll 4
-    for (int t = lane_index(); t < at.length; t += 32) product += at.q[t] * at.v[t];
+#pragma unroll
+    for (int c = 0; c < EACH; c++) product += q[c] * v[c];
     const Real shift = lanes_sum(product) * inverse * inverse / 2;
-    const int place = Stored::place(i), place_before = Stored::place(max(i - 1, 0));
-    const Real v = at.v[place], w = at.q[place] * inverse - shift * v;
+    const Real v_here = at.v[place], w_here = at.q[place] * inverse - shift * v_here;
     const Real w_before = at.q[place_before] * inverse - shift * at.v[place_before];
-    const Real last = at.row[place_before] - (v * w_before + w * at.v[place_before]);
+    const Real last = at.row[place_before] - (v_here * w_before + w_here * at.v[place_before]);
     Real rest = 0;
-#pragma unroll 4
-    for (int t = lane_index(); t < at.length; t += 32) {
-        const int j = Stored::index(t);
-        if (j > i) {
-            at.w[t] = 0;
-            at.next[t] = 0;
-            continue;
-        }
-        const Real w_here = at.q[t] * inverse - shift * at.v[t];
-        const Real x = at.row[t] - (v * w_here + w * at.v[t]);
-        at.w[t] = w_here;
-        at.next[t] = j < i ? x : Real(0);
-        if (j == i) at.diagonal[i] = x;
-        if (j < i - 1) rest += x * x;
+#pragma unroll
+    for (int c = 0; c < EACH; c++) {
+        const int j = Matrix::index(first + c);
+        const Real w = j <= i ? q[c] * inverse - shift * v[c] : Real(0);
+        at.w[first + c] = w;
+        row[c] = j <= i ? row[c] - (v_here * w + w_here * v[c]) : Real(0);
+        if (j == i) at.diagonal[i] = row[c];
+        if (j < i - 1) rest += row[c] * row[c];
     }
     rest = lanes_sum(rest);
     if (i == 0) return;
     const bool reflects = rest >= LEAST_SQUARES<Real>;
-    const Real length = sqrt(rest + last * last), kept = last > 0 ? -length : length;
+    const Real length = root(rest + last * last), kept = last > 0 ? -length : length;
     if (lane_index() == 0) {
         at.off[i - 1] = reflects ? kept : last;
-        at.inverse_heights[i] = reflects ? 1 / (rest + last * (last - kept)) : Real(0);
+        at.inverse_heights[i] = reflects ? reciprocal(rest + last * (last - kept)) : Real(0);
     }
-#pragma unroll 4
-    for (int t = lane_index(); t < at.length; t += 32) {
-        if (!reflects) at.next[t] = 0;
-        if (reflects && Stored::index(t) == i - 1) at.next[t] = last - kept;
+#pragma unroll
+    for (int c = 0; c < EACH; c++) {
+        const int j = Matrix::index(first + c);
+        const Real x = j == i - 1 ? last - kept : row[c];
+        at.next[first + c] = reflects && j < i ? x : Real(0);
     }
 }
 
 // Reduces the matrix. Threads see what is left after the next barrier.
-template <class Stored, class Real> __device__ __forceinline__ void reduce(Stored& matrix, Tridiagonal<Real> at) {
-    for (int t = threadIdx.x; t < at.length; t += THREADS) at.v[t] = 0, at.q[t] = 0;
+template <class Real> __device__ __forceinline__ void reduce(RegisterMatrix<Real>& matrix, Tridiagonal<Real> at) {
+    for (int t = threadIdx.x; t < MAX_WIDTH; t += THREADS) at.v[t] = 0, at.q[t] = 0;
     __syncthreads();
     for (int i = at.n - 1; i > 0; i--) {
-        if (warp_index() == i % WARPS) next_reflection<Stored>(at, i);
+        if (warp_index() == i % WARPS) next_reflection(at, i);
         __syncthreads();
         matrix.step(at, i);
         if (warp_index() == (i + WARPS / 2) % WARPS) {
-            for (int j = lane_index(); j < i; j += 32) at.reflections[packed(i, j)] = at.next[Stored::place(j)];
+            for (int j = lane_index(); j < i; j += 32) {
+                at.reflections[packed(i, j)] = at.next[RegisterMatrix<Real>::place(j)];
+            }
         }
         __syncthreads();
         Real* const old = at.v;
         at.v = at.next;
         at.next = old;
     }
-    if (warp_index() == 0) next_reflection<Stored>(at, 0);
+    if (warp_index() == 0) next_reflection(at, 0);
     __syncthreads();
 }

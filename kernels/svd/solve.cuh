@@ -1,0 +1,85 @@
+// Eigenvalues and vectors of A'A, one thread block a matrix: Householder tridiagonalization, multisection, inverse
+// iteration. What that does not solve to rounding goes to the next rung, or is left to rotations.
+#pragma once
+#include "svd/eigen.cuh"
+#include "svd/spectrum.cuh"
+
+// Lanes that a vector belongs to in the back-transformation, and entries that each of them has.
+constexpr int LANES = 8, EACH = MAX_WIDTH / LANES;
+
+// Working memory: shared where it fits.
+template <class Real> struct Memory {
+    Real *tridiagonal, *values, *reflections;
+    Eigen<Real> eigen;
+    bool shares_region;  // where factors are, reflections come later
+
+    __device__ __forceinline__ Memory(const SvdParams& p, int64_t index, unsigned char* smem) {
+        const int n = p.width, stride = n | 1;
+        tridiagonal = reinterpret_cast<Real*>(smem);
+        values = tridiagonal + TRIDIAGONAL_VECTORS * MAX_WIDTH;
+        reflections = reinterpret_cast<Real*>(p.work + index * p.work_stride);
+        shares_region = p.solve_shared & SVD_SHARED_REGION;
+        const bool shares_vectors = p.solve_shared & SVD_SHARED_VECTORS;
+        const int region = max(64 * n, packed(n, 0)), bytes_of_swaps = 32 * n;
+        Real *const shared = values + p.columns, *const global = reflections + packed(n, 0);
+        Real* const after = shares_region == shares_vectors ? nullptr : shares_vectors ? shared : global;
+        eigen.factors = shares_region ? shared : global;
+        eigen.vectors = after ? after : eigen.factors + region + bytes_of_swaps / sizeof(Real);
+        eigen.swaps = reinterpret_cast<unsigned char*>(eigen.factors + region);
+        eigen.n = n, eigen.stride = stride, eigen.values = values;
+    }
+};
+
+template <class Real>
+__device__ __forceinline__ void turn_all_back(const SvdParams& p, int64_t index, const Memory<Real>& memory,
+                                              const Real* inverse_heights, int rank) {
+    const int n = p.width;
+    const Real* reflections = memory.reflections;
+    if (memory.shares_region) {
+        for (int i = threadIdx.x; i < packed(n, 0); i += THREADS) memory.eigen.factors[i] = reflections[i];
+        reflections = memory.eigen.factors;
+        __syncthreads();
+    }
+    constexpr int COLUMNS = THREADS / LANES;
+    for (int first = 0; first < rank; first += COLUMNS) {
+        const int wanted = first + threadIdx.x / LANES, k = min(wanted, rank - 1);
+        const Real* from = memory.eigen.vectors + int64_t(k) * memory.eigen.stride;
+        double* to = p.basis + (index * p.columns + k) * n;
+        turn_back<LANES, EACH>(from, reflections, inverse_heights, n, to, !p.wide, wanted < rank);
+    }
+}
+
+template <class Real> __device__ __forceinline__ void solve(const SvdParams& p) {
+    DYN_SMEM(smem);
+    const int64_t index = blockIdx.x;
+    if (!p.fresh && p.verdicts[index].state != SVD_OPEN) return;
+    const int n = p.width;
+    Memory<Real> memory(p, index, smem);
+    const Partials partials(p, index);
+    double trace = 0;
+    for (int i = threadIdx.x; i < n; i += THREADS) trace += partials.entry(i, i);
+    const double energy = block_sum(trace, reinterpret_cast<double*>(smem));
+    if (threadIdx.x == 0) p.energy[index] = energy, p.arrivals[index] = 0;
+    if (p.rung == SVD_SINGLE && !(energy >= LEAST_SINGLE_ENERGY && energy <= MOST_SINGLE_ENERGY)) {
+        return conclude(p, index, SVD_OPEN, 0);
+    }
+    if (!(energy <= MOST_ENERGY)) return conclude(p, index, SVD_NON_FINITE, 0);
+    if (energy == 0) return conclude(p, index, SVD_ZERO, p.relative < 0 ? p.columns : 0);
+    if (p.rung == SVD_JACOBI) return conclude(p, index, SVD_STUCK, 0);
+    const double share = 1 / energy;
+    const Tridiagonal<Real> reduced(n, memory.tridiagonal, memory.reflections);
+    RegisterMatrix<Real> matrix;
+    matrix.load(reduced, [&](int i, int j) { return Real(partials.entry(i, j) * share); });
+    reduce(matrix, reduced);
+    memory.eigen.diagonal = reduced.w, memory.eigen.off = reduced.q, memory.eigen.squares = reduced.row;
+    const double scale = scale_down(reduced, memory.eigen);
+    find_values(memory.eigen, p.columns);
+    __syncthreads();
+    const int rank = choose_rank(p, memory.values, scale);
+    if (rank == 0) return conclude(p, index, SVD_OPEN, 0);
+    if (p.values_only) return accept_values(p, index, memory.values, scale, rank, 0);
+    if (!find_vectors(memory.eigen, rank)) return conclude(p, index, p.rung == SVD_SINGLE ? SVD_OPEN : SVD_STUCK, 0);
+    turn_all_back(p, index, memory, reduced.inverse_heights, rank);
+    write_values(p, index, memory.values, scale, rank);
+    conclude(p, index, SVD_CHOSEN, rank);
+}
