@@ -53,7 +53,7 @@ def launches(batch: int, rows: int, cols: int, rank: int, dtype: str, output: st
         project(dtype, batch, rows, cols, rank, output, factors),
         # The second rung has nothing to do.
         Launch(f"svd_gram_wide_{dtype}", "svd/gram_wide.cu", batch * sums, shared=wide_tile, **idle),
-        Launch("svd_solve_f64", "svd/solve.cu", batch, shared=solve_shared(cols, rank, 8), **idle),
+        Launch("svd_solve_f64", "svd/solve_f64.cu", batch, shared=solve_shared(cols, rank, 8), **idle),
         Launch("svd_rotate", "svd/rotate.cu", min(batch, ROTATING), shared=64 * 24 + WIDTH * 12, **idle),
         Launch(f"svd_project_wide_{dtype}", "svd/project_wide.cu", batch * chunks, shared=wide_project, **idle),
         Launch("svd_gram_wide_f32", "svd/gram_wide.cu", batch * chunks, shared=wide_tile, **idle),
@@ -121,6 +121,8 @@ def solve(batch: int, cols: int, rank: int, sums: int) -> Launch:
     lanes = max(THREADS // 2 ** math.ceil(math.log2(rank)), 1)
     narrowings = math.ceil(math.log((0.5 + 2**-8) * 2**26) / math.log(lanes + 1))
     one = 1 / WARPS
+    # Vectors that a warp takes another one out of, four together.
+    others = [ceil(rank - 1 - j, WARPS) for j in range(rank)]
     return Launch(
         "svd_solve_f32",
         "svd/solve.cu",
@@ -137,9 +139,7 @@ def solve(batch: int, cols: int, rank: int, sums: int) -> Launch:
             Runs("for (int chunk = 0; chunk < chunks; chunk++) sum +=", sums, {"LDG": 1}),
             Runs("t += THREADS) at.v[t] = 0", WIDTH / THREADS, {"STS": 2}),
             Runs("for (int i = at.n - 1; i > 0; i--)", cols - 1),
-            Runs("j += 32) at.reflections[packed(i, j)] =", [ceil(i, 32) for i in steps], {"STG": 1}),
-            Runs("t += 32) product += at.q[t]", 4, {"LDS": 2}),
-            Runs("t += 32) { @ next_reflection<Stored>(at, 0)", 4, {"STS": 2}),
+            Runs("for (int j = lane_index(); j < i; j += 32) {", [ceil(i, 32) for i in steps], {"STG": 1}),
             Runs("for (int j = lane_index(); j < at.n; j += 32) {", pieces, {"FADD": 4}),
             Runs("for (int j = threadIdx.x; j < at.n;", cols / THREADS, {"STS": 3}),
             Runs("while (lanes > 1 &&", math.log2(32 / min(lanes, 32)), {"ISETP": 2}),
@@ -150,20 +150,18 @@ def solve(batch: int, cols: int, rank: int, sums: int) -> Launch:
             Runs("i++) left -= values[i] * share", 0),
             Runs("i < p.columns; i += THREADS) {", 0),
             Runs("i < count * blocks; i += THREADS)", rank * ceil(cols, 4) / THREADS, {"ST": 4}),
-            Runs("for (int step = 0; step < INVERSE_STEPS;", 2, {"loops": 6}),
+            Runs("for (int step = 1; step <= MOST_STEPS;", 2, {"loops": 7}),
             Runs("for (int vector = threadIdx.x;", ceil(rank, 32)),
             Runs("for (int k = 0; k + 1 < at.n; k++)", cols - 1, {"ST": 4}),
             Runs("for (int k = at.n - 2; k >= 0; k--)", cols - 1, {"ST": 1}),
             Runs("for (int i = warp_index(); i < count;", rank / WARPS),
-            Runs("k += 32) largest = fmax(", pieces, {"LD": 1}),
-            Runs("k < at.n; k += 32) { @ normalize(at, count)", pieces, {"LD": 1}),
-            Runs("k += 32) x[k] = x[k] / largest", pieces, {"ST": 1}),
-            Runs("for (int j = 0; j < count; j++)", rank),
             Runs("k += 32) squares += x[k] * x[k];", pieces, {"FFMA": 1}),
-            Runs("for (int i = j + 1 + warp_index();", [ceil(rank - 1 - j, WARPS) for j in range(rank)]),
-            Runs("k += 32) product += x[k] * y[k];", pieces, {"FFMA": 1}),
-            Runs("k += 32) y[k] -= product * x[k];", pieces, {"ST": 1}),
-            Runs("k < at.n; k += 32) {", pieces, {"LD": 3}),
+            Runs("k += 32) x[k] *= scale", pieces, {"ST": 1}),
+            Runs("for (int j = 0; j < count; j++)", rank),
+            Runs("for (int first = j + 1 + warp_index();", [ceil(left, 4) for left in others], {"loops": 5}),
+            Runs("for (int k = lane_index(); k < at.n; k += 32) { @ first < count;", pieces, {"FFMA": 4}),
+            Runs("k += 32) at.vectors[other * at.stride + k] -=", pieces, {"ST": 1}),
+            Runs("for (int k = lane_index(); k < at.n; k += 32) { @ are_exact", pieces, {"FFMA": 1}),
             Runs("i < packed(n, 0); i += THREADS) memory.eigen.factors", size / THREADS, {"LDG": 1}),
             Runs("for (int first = 0; first < rank;", ceil(rank, 32)),
             Runs("for (int i = 2; i < n; i++)", cols - 2, {"SHFL": 3}),
@@ -180,7 +178,10 @@ def solve(batch: int, cols: int, rank: int, sums: int) -> Launch:
             Share("vector < count && warp_index() == 0", warps=one),
             # A second pass, on the same line, is not needed.
             Share("if (orthogonalize(at, count)) orthogonalize", time=0.5),
-            Share("here[c] = j < i ?", to="product += here[c]", time=mean([ceil(i, 8) / 16 for i in steps])),
+            Share("if (other < count) products[i] +=", time=sum(others) / sum(ceil(left, 4) * 4 for left in others)),
+            Share("if (other >= count) break;", to="-= share * x[k]", time=sum(others) / sum(ceil(left, 4) * 4 for left in others)),
+            Share("if (step >= LEAST_STEPS && are_exact(at, count))", time=0.5),
+            Share("here[c] = j < i ?", to="products[c % 4] += here[c]", time=mean([ceil(i, 8) / 16 for i in steps])),
             Share("x[c] -= product * here[c]", time=mean([ceil(i, 8) / 16 for i in steps])),
         ],
     )
