@@ -45,7 +45,7 @@ struct SvdVerdict {
 struct GramParams {
     const void* a;         /* [batch, rows, columns] f32|bf16|f16 */
     const struct SvdVerdict* verdicts; /* [batch] */
-    double* partials; /* [batch, gridDim.y, columns (columns + 1) / 2] lower triangles */
+    double* partials; /* [batch, gridDim.x, columns (columns + 1) / 2] lower triangles */
     int64_t row_stride;
     int64_t column_stride;
     int64_t inner_stride; /* from a matrix to the next one, */

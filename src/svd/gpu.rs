@@ -28,7 +28,7 @@ const WAVE: usize = 512;
 const ROTATING: usize = 8;
 /// Matrices at once from which on one block sums up a whole matrix, so that there is less to write and read.
 const ENOUGH: usize = 128;
-/// The most blocks along y.
+/// Chunks of the longest matrix: rows are counted in 32 bits with room to spare.
 const MAX_CHUNKS: usize = 65_535;
 /// Shared memory that every architecture has for a block.
 const SHARED: usize = 99 * 1024;
@@ -152,7 +152,8 @@ fn finish_shared(columns: usize) -> usize {
 }
 
 fn mix_shared(columns: usize) -> usize {
-    columns * WIDTH * 4 + TILE * (WIDTH + 1) * 4
+    let width = columns.next_multiple_of(16);
+    width * (width + 2) * 4
 }
 
 const SIGNS_SHARED: usize = THREADS as usize * 8;
@@ -285,7 +286,7 @@ impl Call<'_> {
         let Extents { columns, chunks, wide, .. } = self.extents;
         let device = &self.a.device();
         let mut params = self.params(walk, start, first, index, count);
-        let blocks = |y: usize, shared| Grid { blocks: [count as u32, y as u32, 1], threads: THREADS, shared };
+        let blocks = |x: usize, shared| Grid { blocks: [x as u32, count as u32, 1], threads: THREADS, shared };
         for rung in &self.rungs {
             params.rung = *rung;
             self.solve(&mut params)?;
@@ -306,19 +307,18 @@ impl Call<'_> {
     fn solve(&self, params: &mut SvdParams) -> Result<()> {
         let Extents { width, columns, sums, .. } = self.extents;
         let device = &self.a.device();
-        let blocks = |y: usize, shared| Grid { blocks: [params.count as u32, y as u32, 1], threads: THREADS, shared };
+        let blocks = |x: usize, y: usize, shared| Grid { blocks: [x as u32, y as u32, 1], threads: THREADS, shared };
+        let count = params.count as usize;
         let thorough = usize::from(params.rung != SVD_SINGLE);
-        let gram = blocks(sums, [gram_shared(width), GRAM_WIDE_SHARED][thorough]);
+        let gram = blocks(sums, count, [gram_shared(width), GRAM_WIDE_SHARED][thorough]);
         device.launch(&self.readers.gram[thorough], gram, &gram_of(params))?;
         let (kernel, size) = [(kernels::SVD_SOLVE_F32, size_of::<f32>()), (kernels::SVD_SOLVE_F64, size_of::<f64>())][thorough];
         let (bytes, shared) = solve_shared(width, columns, size);
-        let grid = blocks(1, bytes);
+        let grid = blocks(count, 1, bytes);
         params.solve_shared = shared;
         device.launch(&kernel, grid, params)?;
         if thorough == 1 {
-            let grid =
-                Grid { blocks: [(params.count as u32).min(ROTATING as u32), 1, 1], threads: THREADS, shared: ROTATE_SHARED };
-            device.launch(&kernels::SVD_ROTATE, grid, params)?;
+            device.launch(&kernels::SVD_ROTATE, blocks(count.min(ROTATING), 1, ROTATE_SHARED), params)?;
         }
         Ok(())
     }
@@ -336,7 +336,7 @@ impl Call<'_> {
             (params.tall, params.tall_dtype) = (self.base.offset(self.workspace.tall), SVD_F32);
         }
         let blocks =
-            |y: usize, z: usize, shared| Grid { blocks: [params.count as u32, y as u32, z as u32], threads: THREADS, shared };
+            |x: usize, z: usize, shared| Grid { blocks: [x as u32, params.count as u32, z as u32], threads: THREADS, shared };
         let shared = [project_shared(self.a.dtype(), columns), project_wide_shared(width)][thorough];
         device.launch(&self.readers.project[thorough], blocks(chunks, columns.div_ceil(TILE), shared), params)?;
         if fused {

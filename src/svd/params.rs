@@ -50,7 +50,7 @@ pub(crate) struct GramParams {
     pub(crate) a: Address,
     /// [batch]
     pub(crate) verdicts: Address,
-    /// [batch, gridDim.y, columns (columns + 1) / 2] lower triangles
+    /// [batch, gridDim.x, columns (columns + 1) / 2] lower triangles
     pub(crate) partials: Address,
     pub(crate) row_stride: i64,
     pub(crate) column_stride: i64,
