@@ -5,7 +5,7 @@ use super::{
     Mode, OP, Options, Output, Rank, Rung, Sizes, Svd,
     params::{
         GramParams, SVD_BF16, SVD_CHOSEN, SVD_CHUNK_ROWS, SVD_DOUBLE, SVD_F16, SVD_F32, SVD_JACOBI, SVD_OPEN, SVD_PROJECTED,
-        SVD_SHARED_REGION, SVD_SHARED_VECTORS, SVD_SINGLE, SvdParams,
+        SVD_SHARED_ALL, SVD_SINGLE, SvdParams,
     },
     verdict::ROW_BYTES,
     watch::Steps,
@@ -123,14 +123,9 @@ const GRAM_WIDE_SHARED: usize = TILE * WIDTH * 4;
 
 /// Shared memory of svd_solve with numbers of `size` bytes, and what lies in it.
 fn solve_shared(width: usize, columns: usize, size: usize) -> (usize, u32) {
-    let region = (64 * width).max(triangle(width)) * size + 32 * width;
-    let bytes = (8 * WIDTH + columns) * size + region;
-    let vectors = columns * (width | 1) * size;
-    if bytes + vectors <= SHARED {
-        (bytes + vectors, SVD_SHARED_REGION | SVD_SHARED_VECTORS)
-    } else {
-        (bytes, SVD_SHARED_REGION)
-    }
+    let head = (8 * WIDTH + columns) * size + 32 * width;
+    let all = head + (triangle(width) + 64 * width + columns * (width | 1)) * size;
+    if all <= SHARED { (all, SVD_SHARED_ALL) } else { (head + (64 * width).max(triangle(width)) * size, 0) }
 }
 
 const ROTATE_SHARED: usize = WIDTH / 2 * 24 + WIDTH * 8 + WIDTH * 4;
@@ -419,7 +414,7 @@ fn is_dense(a: &Tensor) -> bool {
     let segment = 16 / a.dtype().bytes_of(1);
     let (columns, strides) = (a.shape().last().copied().unwrap_or(0), a.strides());
     let strides = &strides[..strides.len() - 1];
-    a.address().get() % 16 == 0 && columns % segment == 0 && strides.iter().all(|stride| stride % segment == 0)
+    a.address().get().is_multiple_of(16) && columns % segment == 0 && strides.iter().all(|stride| stride % segment == 0)
 }
 
 /// A'A of the matrices that are to be solved.
