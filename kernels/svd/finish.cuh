@@ -107,15 +107,15 @@ __device__ __forceinline__ void write(const SvdParams& p, const Factor& at, bool
     for (int k = threadIdx.x; k < p.columns && p.s; k += THREADS) {
         p.s[index * p.columns + k] = k < at.rank ? float(at.shared.s[at.shared.from[k]]) : 0;
     }
-#pragma unroll 4  // loads are under way together
-    for (int i = threadIdx.x; i < p.width * p.columns; i += THREADS) {
-        const int row = i / p.columns, k = i - row * p.columns;
-        double x = 0;
-        if (k < at.rank) {
-            const int from = at.shared.from[k];
-            x = p.basis[(index * p.columns + from) * p.width + row] * (p.small_is_scaled ? at.shared.s[from] : 1);
+    for (int row = warp_index(); row < p.width; row += WARPS) {
+        for (int k = lane_index(); k < p.columns; k += 32) {
+            double x = 0;
+            if (k < at.rank) {
+                const int from = at.shared.from[k];
+                x = p.basis[(index * p.columns + from) * p.width + row] * (p.small_is_scaled ? at.shared.s[from] : 1);
+            }
+            store_entry(p.small, p.factors, (index * p.width + row) * p.columns + k, float(x));
         }
-        store_entry(p.small, p.factors, index * p.width * p.columns + i, float(x));
     }
     for (int row = warp_index(); row < at.rank; row += WARPS) {
         for (int k = lane_index(); k < at.rank; k += 32) {

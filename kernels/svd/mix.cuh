@@ -56,21 +56,22 @@ __device__ __forceinline__ void mix_rows(const SvdParams& p, unsigned char* smem
 #pragma unroll
                     for (int i = 0; i < 4; i++) split_tf32(y[i & 1][step * 2 + (i >> 1)], a[i], a_low[i]);
                     const float* from = mix + (block * 16 + k_lane * 4 + step * 2) * stride + first + group;
-                    uint32_t b[MIXED / 8][2], b_low[MIXED / 8][2];
 #pragma unroll
-                    for (int i = 0; i < MIXED / 4; i++) {
-                        const int tile = i >> 1;
-                        const float value = first + tile * 8 < width ? from[(i & 1) * stride + tile * 8] : 0;
-                        split_tf32(value, b[tile][i & 1], b_low[tile][i & 1]);
+                    for (int tile = 0; tile < MIXED / 8; tile += 2) {
+                        if (first + tile * 8 >= width) break;
+                        float(*const two)[4] = sums + tile;  // neighbouring products do not wait for each other
+                        uint32_t b[2][2], b_low[2][2];
+#pragma unroll
+                        for (int i = 0; i < 4; i++) {
+                            split_tf32(from[(i & 1) * stride + (tile + (i >> 1)) * 8], b[i >> 1][i & 1], b_low[i >> 1][i & 1]);
+                        }
+#pragma unroll
+                        for (int i = 0; i < 2; i++) mma_m16n8k8_tf32(two[i], a_low, b[i][0], b[i][1]);
+#pragma unroll
+                        for (int i = 0; i < 2; i++) mma_m16n8k8_tf32(two[i], a, b_low[i][0], b_low[i][1]);
+#pragma unroll
+                        for (int i = 0; i < 2; i++) mma_m16n8k8_tf32(two[i], a, b[i][0], b[i][1]);
                     }
-#pragma unroll
-                    for (int tile = 0; tile < MIXED / 8; tile++) mma_m16n8k8_tf32(sums[tile], a_low, b[tile][0], b[tile][1]);
-#pragma unroll
-                    for (int tile = 0; tile < MIXED / 8; tile++) {
-                        mma_m16n8k8_tf32(sums[tile], a, b_low[tile][0], b_low[tile][1]);
-                    }
-#pragma unroll
-                    for (int tile = 0; tile < MIXED / 8; tile++) mma_m16n8k8_tf32(sums[tile], a, b[tile][0], b[tile][1]);
                 }
             }
 #pragma unroll

@@ -16,11 +16,9 @@ template <class T, int Stages, int Rows, int Stride> struct Pipeline {
     int end, width;
     bool dense;  // rows are whole aligned segments of 16 bytes
     int slot = 0;
-    const T* from;  // this thread's segment of the next tile
 
     __device__ __forceinline__ Pipeline(const Matrix<T>& a, T* tiles, int start, int end, int width, bool dense)
-        : a(a), tiles(tiles), end(end), width(width), dense(dense),
-          from(a.at + (start + int(threadIdx.x) / LANES) * a.row_stride + threadIdx.x % LANES * SEGMENT) {
+        : a(a), tiles(tiles), end(end), width(width), dense(dense) {
         for (int stage = 0; stage + 1 < Stages; stage++) copy(start + stage * Rows, stage);
     }
 
@@ -29,7 +27,8 @@ template <class T, int Stages, int Rows, int Stride> struct Pipeline {
         if (row < end && dense) {
             const int column = threadIdx.x % LANES * SEGMENT, rows = column < a.columns ? a.rows - row : 0;
             const int first = threadIdx.x / LANES;
-#pragma unroll
+            const T* from = a.at + (row + first) * a.row_stride + column;
+#pragma unroll 1  // registers are scarce
             for (int step = 0; step < Rows / STEP; step++) {
                 const int r = first + step * STEP;
                 if (column < width) cp_async16(tile + r * Stride + column, from, r < rows);
@@ -130,26 +129,27 @@ __device__ __forceinline__ void add_squares(double* squares, const T* tile, int 
 template <int Width>
 __device__ __forceinline__ void write_triangle(double* out, const float* triangle, const double* squares, int columns,
                                                bool first) {
-#pragma unroll 2
-    for (int i = warp_index(); i < columns; i += WARPS) {
-        double* const row = out + packed(i, 0);
-        double before[Width / 32];  // all under way before one is waited for
+    constexpr int TOGETHER = 4, PIECES = Width / 32;
+#pragma unroll 1
+    for (int i0 = warp_index(); i0 < columns; i0 += TOGETHER * WARPS) {
+        double before[TOGETHER][PIECES];  // all under way before one is waited for
+        const auto inside = [&](int i, int j) { return i < columns && j <= i; };
 #pragma unroll
-        for (int piece = 0; piece < Width / 32; piece++) {
-            const int j = piece * 32 + lane_index();
-            before[piece] = j <= i && !first ? row[j] : 0;
+        for (int e = 0; e < TOGETHER * PIECES; e++) {
+            const int i = i0 + e / PIECES * WARPS, j = e % PIECES * 32 + lane_index();
+            before[e / PIECES][e % PIECES] = inside(i, j) && !first ? out[packed(i, j)] : 0;
         }
 #pragma unroll
-        for (int piece = 0; piece < Width / 32; piece++) {
-            const int j = piece * 32 + lane_index();
-            if (j > i) break;
+        for (int e = 0; e < TOGETHER * PIECES; e++) {
+            const int i = i0 + e / PIECES * WARPS, j = e % PIECES * 32 + lane_index();
+            if (!inside(i, j)) continue;
             double sum = 0;
             if (i == j) {
                 for (int group = 0; group < ROW_GROUPS<Width>; group++) sum += squares[group * Width + i];
             } else {
                 sum = triangle[packed(i, j)];
             }
-            row[j] = before[piece] + sum;
+            out[packed(i, j)] = before[e / PIECES][e % PIECES] + sum;
         }
     }
 }

@@ -64,6 +64,11 @@ def launches(batch: int, rows: int, cols: int, rank: int, dtype: str, output: st
     ]
 
 
+def copied(row_bytes: int) -> Runs:
+    """A tile, 16 bytes at a time."""
+    return Runs("for (int step = 0; step < Rows / STEP;", row_bytes * WIDTH // 16 // THREADS, {"LDGSTS": 1})
+
+
 def row_pieces(rows: int) -> list[int]:
     """Pieces of 32 that the rows of a triangle are in."""
     return [ceil(i + 1, 32) for i in range(rows)]
@@ -86,15 +91,18 @@ def gram(dtype: str, batch: int, rows: int, cols: int, sums: int) -> Launch:
         loops=[
             Runs("for (int chunk = chunk_index(); chunk * SVD_CHUNK_ROWS < p.rows;", chunks / sums),
             Runs("for (int stage = 0; stage + 1 < Stages;", 2),
+            copied(tile_rows * SIZE[dtype]),
             *UNALIGNED,
-            Runs("for (int row = start; row < end; row += TILE_ROWS<T>)", CHUNK // tile_rows, {"loops": 6}),
+            Runs("for (int row = start; row < end; row += TILE_ROWS<T>)", CHUNK // tile_rows, {"loops": 7}),
             Runs("for (int k = warp_index() / 4 * Part::ROWS;", tile_rows // k // 2, {"HMMA": 9 * products}),
             Runs("for (int row = group; row < Rows;", tile_rows // 4, {"FFMA": 2}),
-            Runs("for (int i = warp_index(); i < columns;", cols // WARPS, {"STG": cols // 32}),
+            Runs("for (int i0 = warp_index(); i0 < columns;", cols / WARPS / 4, {"STG": 16}),
         ],
         shares=[
             *ALIGNED,
-            Share("before[piece] = j <= i", time=1 - sums / chunks),
+            Share("before[e / PIECES][e % PIECES] = inside", time=1 - sums / chunks),
+            # One piece of a row has its diagonal.
+            Share("for (int group = 0; group < ROW_GROUPS<Width>;", time=1 / 4),
             Share("const bool first = done <= HALVES", to="if (warp_index() / 4 == 1)", time=1 / drains, guards=True),
             # The halves of the warps take turns.
             Share("const int i = row + (lane_index() >> 2)", to="sum = 0;", warps=1 / 2),
@@ -195,7 +203,7 @@ def project(dtype: str, batch: int, rows: int, cols: int, rank: int, output: str
     columns = {"time": dealt / each, "warps": blocks / dealt / kept}
     squares = {"time": blocks / 4, "warps": triangle(blocks) / blocks / 4}
     drained = {"time": squares["time"], "warps": squares["warps"] / 2}
-    made = twice / 16 * blocks * ceil(blocks, 2) * 24
+    made = twice / 16 * blocks * blocks * 12
     return Launch(
         f"svd_project_{dtype}",
         "svd/project.cu",
@@ -207,6 +215,7 @@ def project(dtype: str, batch: int, rows: int, cols: int, rank: int, output: str
         again=mixed + batch * ((chunks - 1) * cols * rank * 8 + 2 * chunks * triangle(rank) * 8 + rank * rank * 4),
         writes=batch * (rows * rank + cols * rank) * SIZE[factors] + mixed,
         loops=[
+            copied(tile_rows * size),
             *UNALIGNED,
             Runs("for (int k = warp_index(); k < columns;", rank / WARPS, {"loops": 1}),
             Runs("for (int i = lane_index(); i < width;", cols // 32, {"LDG": 1}),
@@ -214,7 +223,7 @@ def project(dtype: str, batch: int, rows: int, cols: int, rank: int, output: str
             Runs(f"for (int k = 0; k < width; k += {k})", cols // k, {"HMMA": products * each}),
             Runs("for (int k = warp_index() / 4 * Part::ROWS; k < Rows;", tile_rows // 16, {"HMMA": 24}),
             *([Runs("for (int row = group; row < Rows;", tile_rows // 8, {"FFMA": 2})] if tile_rows > 32 else []),
-            Runs("for (int i = warp_index(); i < columns;", rank / WARPS, {"STG": TILE // 32}),
+            Runs("for (int i0 = warp_index(); i0 < columns;", ceil(rank, WARPS * 4), {"STG": 8}),
             *judging(cols, rank, chunks, output, skewed, 1 / chunks),
             *mixing(rank, twice),
         ],
@@ -229,10 +238,12 @@ def project(dtype: str, batch: int, rows: int, cols: int, rank: int, output: str
             Share("const int i = row + (lane_index() >> 2)", to="sum = 0;", **drained),
             Share("fmax(left_out(p, at)", warps=1 / WARPS),
             Share("x[block][half] = load_four(p", time=blocks / 4),
+            Share("if (first + tile * 8 >= width) break;", to="split_tf32(from[", time=blocks / 2 / ceil(blocks, 2)),
+            Share("mma_m16n8k8_tf32(two[i], a_low,", to="two[i], a, b[i][0]", time=blocks / 2 / ceil(blocks, 2)),
             # Odd numbers of columns, and 16 bits.
             Share("const auto entry = [&](int k)", to="return {entry(column)", time=0),
             Share("if (count > 0) store_entry(", to="if (count > 1) store_entry(", time=0),
-            Share("if (block * 16 >= rank) break;", to="mma_m16n8k8_tf32(sums[tile], a, b[tile][0]", time=blocks / 4),
+            Share("if (block * 16 >= rank) break;", to="mma_m16n8k8_tf32(two[i], a, b[i][0]", time=blocks / 4),
         ],
         expect={"HMMA": CHUNK // 16 * blocks * cols // k * products + CHUNK // 8 * triangle(blocks) * 6 + made},
     )
@@ -271,7 +282,8 @@ def judging(cols: int, rank: int, chunks: int, output: str, skewed: bool, share:
         ),
         Runs("for (int j = 0; j < at.rank; j++) place", share * rank, {"LDS": 1}),
         Runs("for (int k = threadIdx.x; k < p.columns", share, {"STG": 1}),
-        Runs("for (int i = threadIdx.x; i < p.width * p.columns;", share * cols * rank / THREADS, {"STG": 2}),
+        Runs("for (int row = warp_index(); row < p.width;", share * cols / WARPS),
+        Runs("for (int k = lane_index(); k < p.columns;", ceil(rank, 32), {"STG": 2}),
         Runs("for (int row = warp_index(); row < at.rank;", share * rank / WARPS),
         Runs("for (int k = lane_index(); k < at.rank;", ceil(rank, 32), {"STG": 1}),
     ]
