@@ -88,7 +88,7 @@ fn fixed_on(device: &Device, a: &Tensor, rank: usize) -> Svd {
 fn compare(make: &Maker<'_>, scale: Scale) -> Vec<u8> {
     let cases: &[([usize; 2], usize, &[&str])] = match scale {
         Scale::Smallest => {
-            &[([70, 5], 3, &["power law", "kappa 1e5"]), ([5, 70], 4, &["deficient"]), ([1100, 8], 2, &["power law"])]
+            &[([70, 5], 3, &["power law", "kappa 1e5"]), ([5, 70], 4, &["deficient"; 9]), ([1100, 8], 2, &["power law"])]
         }
         Scale::Every => &[
             ([1, 1], 1, &["flat"]),
@@ -236,6 +236,27 @@ fn more_matrices_than_are_worked_on_at_once_are_no_different() {
     for i in [0, 511, 512, 777, 1023, 1024, 1029] {
         let alone = fixed(&tensor.reshape(&[count, 3, 2]).unwrap().select(0, i).unwrap(), 2);
         assert_eq!(bits_of(&alone, 0), bits_of(&together, i), "matrix {i}");
+    }
+}
+
+#[test]
+fn a_matrix_keeps_its_bits_in_a_batch_of_33_and_beside_a_nan_in_64() {
+    let (m, n, rank) = (130, 24, 8);
+    let names = ["power law", "kappa 1e5", "deficient", "flat"];
+    let one = |i: usize| with_spectrum(i as u64, m, n, &spectrum(names[i % 4], n));
+    for (architecture, dtype) in [80, 90].into_iter().zip([Dtype::BF16, Dtype::F32]) {
+        let device = support::emulate(&Emulation { architecture, ..Emulation::default() });
+        let batch = Batch::new(&(0..64).map(one).collect::<Vec<_>>(), dtype);
+        let few = fixed_on(&device, &batch.tensor.narrow(0, 0, 33).unwrap(), rank);
+        let mut data = batch.tensor.to_f32_vec().unwrap();
+        data[40 * m * n + 77] = f32::NAN;
+        let poisoned = Tensor::from_slice(&data, &[64, m, n], &Device::cpu()).unwrap().to_dtype(dtype).unwrap();
+        let many = fixed_on(&device, &poisoned, rank);
+        assert_eq!(infos(&many)[40], Info::NonFinite);
+        for i in [0, 1, 2, 3, 31, 32] {
+            let alone = bits_of(&fixed_on(&device, &batch.tensor.select(0, i).unwrap(), rank), 0);
+            assert!(bits_of(&few, i) == alone && bits_of(&many, i) == alone, "matrix {i} in {dtype} on {architecture}");
+        }
     }
 }
 

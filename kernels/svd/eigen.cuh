@@ -192,16 +192,21 @@ template <class Real> __device__ __forceinline__ bool orthogonalize(const Eigen<
 
 // Whether vectors are eigenvectors to rounding.
 template <class Real> __device__ __forceinline__ bool are_exact(const Eigen<Real>& at, int count) {
-    bool exact = true;
     for (int i = warp_index(); i < count; i += WARPS) {
         const Real* const x = at.vectors + int64_t(i) * at.stride;
+        bool exact = true;
         for (int k = lane_index(); k < at.n; k += 32) {
             const Real before = k > 0 ? at.off[k - 1] * x[k - 1] : Real(0);
             const Real after = k + 1 < at.n ? at.off[k] * x[k + 1] : Real(0);
             exact &= fabs((at.diagonal[k] - at.values[i]) * x[k] + before + after) <= Limits<Real>::RESIDUAL;
         }
+        exact = __all_sync(0xffffffffu, exact);
+        if (lane_index() == 0) at.squares[i] = exact;
     }
-    return __syncthreads_and(exact);
+    __syncthreads();
+    bool exact = true;
+    for (int i = lane_index(); i < count; i += 32) exact &= at.squares[i] != 0;
+    return __all_sync(0xffffffffu, exact);
 }
 
 // Makes orthonormal eigenvectors for the first `count` values; returns whether all of them are that to rounding.

@@ -165,7 +165,6 @@ __device__ __forceinline__ bool judge(const SvdParams& p, unsigned char* smem) {
     const int i = threadIdx.x;
     const bool doubtful = p.rung == SVD_SINGLE && !p.fast;
     bool triangular = false;
-    __syncthreads();
     if (!p.tall_is_scaled && !is_orthonormal(p, at)) {
         if (!cholesky(at)) {
             if (i == 0) p.verdicts[blockIdx.x].state = p.rung == SVD_SINGLE ? SVD_OPEN : SVD_SKEWED;

@@ -160,7 +160,6 @@ __device__ __forceinline__ void rotate(const SvdParams& p, int64_t index, const 
     for (int i = warp_index(); i < at.even; i += WARPS) {
         for (int j = lane_index(); j <= i; j += 32) at.gram[packed(i, j)] = i < at.n ? partials.entry(i, j) / energy : 0;
     }
-    __syncthreads();
     if (!diagonalize(at)) return;
     sort(at);
     const int rank = choose_rank(p, at.shared.values, 1.0);
