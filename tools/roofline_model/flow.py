@@ -5,6 +5,10 @@ from dataclasses import dataclass, field
 from sass import Function, Instruction
 from sources import Refusal
 
+TABLES = ("BRX", "BRXU", "JMX", "JMP")
+ENDS = ("BRA", "EXIT", "RET", "CALL", *TABLES)
+
+
 @dataclass
 class Block:
     """Instructions that run one after another."""
@@ -38,20 +42,21 @@ class Loop:
 def blocks(function: Function) -> list[Block]:
     """All blocks. What a call does is left out: it is the slow way of a division or a root."""
     code, labels = function.code, function.labels
-    starts = {0, *labels.values()} | {i + 1 for i, at in enumerate(code) if at.name in ("BRA", "EXIT", "RET", "CALL")}
+    starts = {0, *labels.values()} | {i + 1 for i, at in enumerate(code) if at.name in ENDS}
     starts = sorted(start for start in starts if start < len(code))
     index = {start: i for i, start in enumerate(starts)}
     found = []
     for i, (start, end) in enumerate(zip(starts, [*starts[1:], len(code)])):
         block, last = Block(i, code[start:end]), code[end - 1]
-        if last.name in ("BRX", "JMX", "JMP"):
+        if last.name in TABLES and not last.is_jump:
             raise Refusal(f"{function.name}: {last.opcode} leads to where only the GPU knows")
         if last.name == "CALL" and not last.is_jump and "__cuda_" not in last.operands:
             raise Refusal(f"{function.name}: calls {last.operands}, which is not inlined")
         if not (last.is_certain and (last.is_jump or last.name in ("EXIT", "RET"))) and end < len(code):
             block.after.append(index[end])
-        if last.is_jump and index[labels[last.target]] not in block.after:
-            block.after.append(index[labels[last.target]])
+        for target in last.targets if last.is_jump else []:
+            if index[labels[target]] not in block.after:
+                block.after.append(index[labels[target]])
         found.append(block)
     return found
 

@@ -13,6 +13,7 @@ FRAME = re.compile(r'\s*//## File "(.*?)", line (\d+)')
 CODE = re.compile(r"\s+/\*([0-9a-f]{4,})\*/\s+(?:(@!?U?P\w+)\s+)?(\S+)\s*(.*?)\s*;\s+/\* 0x[0-9a-f]{16} \*/$")
 UPPER_HALF = re.compile(r"\s+/\* 0x([0-9a-f]{16}) \*/$")
 TARGET = re.compile(r"`\((\S+)\)")
+TABLE = re.compile(r'BRANCH_TARGETS ([^"]+)"')
 NONE = 7  # the scoreboard that is none
 
 
@@ -61,16 +62,23 @@ class Instruction:
         found = TARGET.search(self.operands)
         return found[1] if found else None
 
+    @cached_property
+    def targets(self) -> list[str]:
+        """Where a jump may lead: a place, or any of a table."""
+        table = TABLE.search(self.operands)
+        return table[1].split(",") if table else [self.target]
+
     @property
     def is_jump(self) -> bool:
         """BRA.DIV is none: only warps whose lanes have come apart take it. sm_80 has calls that never return."""
         is_branch = self.name == "BRA" and not self.opcode.startswith("BRA.DIV")
-        return is_branch or self.name == "CALL" and self.target.startswith(".L_")
+        is_table = TABLE.search(self.operands) is not None
+        return is_branch or is_table or self.name == "CALL" and self.target.startswith(".L_")
 
     @property
     def is_certain(self) -> bool:
         """Whether it has no condition, neither ahead of it nor among its operands."""
-        return self.predicate is None and (not self.is_jump or self.operands.startswith("`"))
+        return self.predicate is None and (self.name != "BRA" or not self.is_jump or self.operands.startswith("`"))
 
 
 @dataclass

@@ -115,6 +115,14 @@ class Reading(unittest.TestCase):
         loop = flow.loops(graph).inner[0]
         self.assertEqual((loop.header, loop.blocks, loop.latches), (1, {1}, [1]))
 
+    def test_a_table_leads_to_all_its_places(self):
+        table = 'BRXU UR4 -0x20   (*"BRANCH_TARGETS .L_x_2,.L_x_1,.L_x_2"*)'
+        code = [instruction(text) for text in (table, "NOP", "BRA `(.L_x_2)", "EXIT")]
+        graph = flow.blocks(sass.Function("k", code, {".L_x_1": 1, ".L_x_2": 3}))
+        self.assertEqual([block.after for block in graph], [[2, 1], [2], []])
+        with self.assertRaisesRegex(Refusal, "only the GPU knows"):
+            flow.blocks(sass.Function("k", [instruction("BRX R2 -0x20"), instruction("EXIT")], {}))
+
     def test_the_dearer_of_two_ways_is_taken_and_loops_nest(self):
         after = [[1], [2, 3], [4], [4], [1, 5], []]
         graph = [Block(i, [instruction("NOP", stall)], a) for i, (stall, a) in enumerate(zip([1, 1, 9, 2, 1, 1], after))]

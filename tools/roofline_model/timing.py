@@ -69,7 +69,8 @@ class Runner:
         """Issue cycles, by which ways are compared."""
         if id(item) not in self.lengths:
             if isinstance(item, Loop):
-                cycles = item.trips * sum(self.length(part) for part in self.way(item, max))
+                # Of a loop that never runs no ways are known.
+                cycles = item.trips and item.trips * sum(self.length(part) for part in self.way(item, max))
             else:
                 cycles = sum(code.stall * self.laid.weight(item, code)[0] for code in item.code)
             self.lengths[id(item)] = cycles
@@ -89,6 +90,8 @@ class Runner:
                 self.execute(warp, item)
 
     def repeat(self, warp: Warp, loop: Loop) -> None:
+        if not loop.trips:
+            return
         way, left, followed, start = self.way(loop, max), loop.trips, 0, warp.clock
         while left > 0 and followed < FOLLOWED:
             before = warp.clock, warp.since, warp.total.copy(), warp.executed.copy()

@@ -1,17 +1,29 @@
-"""Batched truncated SVD: the launches of src/svd/gpu.rs for a tall matrix, cols <= 128, that the first rung solves.
+"""Batched truncated SVD: the launches of src/svd/gpu.rs for a tall matrix, 128 columns, that the first rung solves.
 
-The last chunk of rows is taken to be a whole one."""
+The last chunk of rows is taken to be a whole one, and rows of A to be aligned. Factors in f32 are taken to be not quite
+orthonormal, as they are when singular values are apart, and those in 16 bits to be near enough."""
 
 import math
 
+from sources import Refusal
 from workload import Launch, Runs, Share
 
-SHAPE = {"batch": 512, "rows": 4096, "cols": 128, "rank": 32, "dtype": "bf16"}
+SHAPE = {
+    "batch": 512,
+    "rows": 4096,
+    "cols": 128,
+    "rank": 32,
+    "dtype": "bf16",
+    "output": "usv",
+    "factors": "f32",
+}
 
-CHUNK, PARTIAL, TILE, THREADS, WARPS = 1024, 256, 64, 256, 8
+CHUNK, PARTIAL, TILE, WIDTH, THREADS, WARPS = 1024, 256, 64, 128, 256, 8
 SIZE = {"bf16": 2, "f16": 2, "f32": 4}
-# Blocks of svd_rotate.
-ROTATING = 8
+# Blocks of svd_rotate, and matrices from which on a block sums up all chunks of one.
+ROTATING, ENOUGH = 8, 128
+# What a chunk of rows takes when it is read by elements: aligned ones are copied.
+UNALIGNED = [Runs("for (int major @ load_tile", 0)]
 
 
 def triangle(rows: int) -> int:
@@ -22,102 +34,112 @@ def ceil(a: int, b: int) -> int:
     return -(-a // b)
 
 
-def launches(batch: int, rows: int, cols: int, rank: int, dtype: str) -> list[Launch]:
+def nested(outer: Runs, *inner: Runs) -> list[Runs]:
+    """A loop and those in it, which are not looked at where it never runs."""
+    return [outer, *(inner if outer.trips else [])]
+
+
+def launches(batch: int, rows: int, cols: int, rank: int, dtype: str, output: str, factors: str) -> list[Launch]:
+    if cols != WIDTH or rank > TILE or rank % 16 or output not in ("usv", "latents"):
+        raise Refusal("svd: known are --cols 128, --rank 16, 32, 48 and 64, --output usv and latents")
     chunks = ceil(rows, CHUNK)
+    sums = 1 if batch >= ENOUGH else chunks
     idle = {"threads": THREADS, "active": 0.0}
-    wide_tile = TILE * 128 * 4
+    wide_tile = TILE * WIDTH * 4
+    wide_project = TILE * 8 + cols * TILE * 8 + wide_tile
     return [
-        gram(dtype, batch, rows, cols),
-        solve(batch, rows, cols, rank),
-        project(dtype, batch, rows, cols, rank),
-        gram("f32", batch, rows, rank),
-        finish(batch, rows, cols, rank),
+        gram(dtype, batch, rows, cols, sums),
+        solve(batch, cols, rank, sums),
+        project(dtype, batch, rows, cols, rank, output, factors),
         # The second rung has nothing to do.
-        Launch(f"svd_gram_wide_{dtype}", "svd/gram.cu", batch * chunks, shared=wide_tile, **idle),
-        Launch("svd_solve_f64", "svd/solve.cu", batch, shared=solve_shared(cols, rank, 8), **idle),
-        Launch("svd_rotate", "svd/rotate.cu", min(batch, ROTATING), shared=64 * 24 + 128 * 12, **idle),
-        Launch(f"svd_project_wide_{dtype}", "svd/project.cu", batch * chunks, shared=512 + cols * 512 + wide_tile, **idle),
-        Launch("svd_gram_wide_f32", "svd/gram.cu", batch * chunks, shared=wide_tile, **idle),
+        Launch(f"svd_gram_wide_{dtype}", "svd/gram_wide.cu", batch * sums, shared=wide_tile, **idle),
+        Launch("svd_solve_f64", "svd/solve_f64.cu", batch, shared=solve_shared(cols, rank, 8), **idle),
+        Launch("svd_rotate", "svd/rotate.cu", min(batch, ROTATING), shared=64 * 24 + WIDTH * 12, **idle),
+        Launch(f"svd_project_wide_{dtype}", "svd/project_wide.cu", batch * chunks, shared=wide_project, **idle),
+        Launch("svd_gram_wide_f32", "svd/gram_wide.cu", batch * chunks, shared=wide_tile, **idle),
         Launch("svd_finish", "svd/finish.cu", batch, shared=finish_shared(rank), **idle),
         Launch("svd_orthogonalize", "svd/finish.cu", batch, shared=finish_shared(rank), **idle),
-        mix(batch, rows, rank),
+        Launch("svd_mix", "svd/arrange.cu", batch * chunks, shared=mix_shared(rank), **idle),
     ]
 
 
-def gram(dtype: str, batch: int, rows: int, columns: int) -> Launch:
-    chunks, size, width = ceil(rows, CHUNK), triangle(columns), ceil(columns, 16) * 16
-    tile_rows = 128 // SIZE[dtype]
-    squares, busiest = triangle(width // 16), max(squares_of(warp, width // 16) for warp in range(WARPS))
-    # In f32 the loop over a tile is unrolled, and each product made of three.
-    k, products, inner = (8, 6, 2) if dtype == "f32" else (16, 2, 7)
-    add = [] if dtype == "f32" else [Runs("for (int k = 0; k < TILE_ROWS<T>; k += 16)", tile_rows // k, {"HMMA": 2})]
-    in_use = {"time": busiest / 5, "warps": squares / busiest / WARPS}
+def copied(row_bytes: int) -> Runs:
+    """A tile, 16 bytes at a time."""
+    return Runs("for (int r = threadIdx.x / LANES; r < Rows;", row_bytes * WIDTH // 16 // THREADS, {"LDGSTS": 1})
+
+
+def row_pieces(rows: int) -> list[int]:
+    """Pieces of 32 that the rows of a triangle are in."""
+    return [ceil(i + 1, 32) for i in range(rows)]
+
+
+def gram(dtype: str, batch: int, rows: int, cols: int, sums: int) -> Launch:
+    chunks, size = ceil(rows, CHUNK), triangle(cols)
+    tile_rows, squares = 128 // SIZE[dtype], triangle(cols // 16)
+    # In f32 each product is made of three.
+    k, products = (8, 6) if dtype == "f32" else (16, 2)
+    drains = PARTIAL * 2 // tile_rows
     return Launch(
         f"svd_gram_{dtype}",
-        "svd/gram.cu",
-        batch * chunks,
+        "svd/gram_f32.cu" if dtype == "f32" else "svd/gram.cu",
+        batch * sums,
         THREADS,
-        shared=ceil(size, 2) * 16 + 128 * 8 + 128 * 136,
-        reads=batch * rows * columns * SIZE[dtype],
-        writes=batch * chunks * size * 8,
+        shared=4 * WIDTH * 8 + 3 * 128 * (WIDTH + 8) + size * 4,
+        reads=batch * rows * cols * SIZE[dtype],
+        writes=batch * sums * size * 8,
         loops=[
-            Runs("i += THREADS) triangle[i] = 0;", size / THREADS, {"STS": 1}),
-            Runs("for (int partial = start;", CHUNK // PARTIAL),
-            Runs("for (int row = partial;", PARTIAL // tile_rows, {"loops": inner}),
-            Runs("for (int major @ load_tile", tile_rows / WARPS),
-            Runs("for (int minor @ load_tile", width / 32, {"LDG": 1}),
-            *add,
-            Runs("for (int i = half;", tile_rows // 2, {"LDS": 1}),
-            Runs("i += THREADS) out[i] = triangle[i];", size / THREADS, {"STG": 1}),
+            Runs("for (int chunk = blockIdx.y; chunk * SVD_CHUNK_ROWS < p.rows;", chunks / sums),
+            Runs("for (int stage = 0; stage + 1 < Stages;", 2),
+            copied(tile_rows * SIZE[dtype]),
+            *UNALIGNED,
+            Runs("for (int row = start; row < end; row += TILE_ROWS<T>)", CHUNK // tile_rows, {"loops": 7}),
+            Runs("for (int k = warp_index() / 4 * Part::ROWS;", tile_rows // k // 2, {"HMMA": 9 * products}),
+            Runs("for (int row = group; row < Rows;", tile_rows // 4, {"FFMA": 2}),
+            Runs("for (int i = warp_index(); i < columns;", cols // WARPS),
+            Runs("for (int j = lane_index(); j <= i; @ write_triangle", row_pieces(cols), {"STG": 1}),
         ],
         shares=[
-            Share("add_products<T>(sums[i], tile, square(i))", **in_use),
-            Share("drain(sums[i], triangle, square(i), columns)", **in_use),
-            Share("for (int i = half;", to="}", warps=ceil(columns, 32) / 4),
+            # The halves of the warps take turns to drain partial sums; of that code the compiler keeps no callers.
+            Share("const bool first = done <= HALVES", time=1 / drains),
+            Share("const bool of_long = square <= 7 - q;", to="const int row = (of_long", time=1 / drains, warps=1 / 2),
+            Share("const int i = row + (lane_index() >> 2)", to="sum = 0;", time=1 / drains, warps=1 / 2),
         ],
-        expect={"HMMA": squares * CHUNK // k * products},
+        expect={"HMMA": squares * rows / sums // k * products},
     )
 
 
-def squares_of(warp: int, squares: int) -> int:
-    """Squares in use that a warp of svd_gram has in its two rows of squares."""
-    lower = 7 - warp // 2
-    mine = range(warp % 2, 9, 2)
-    return sum((lower if turn <= lower else warp // 2) < squares for turn in mine)
-
-
 def solve_shared(cols: int, rank: int, size: int) -> int:
-    least = (8 * 128 + rank) * size + max(64 * cols, triangle(cols)) * size + 32 * cols
+    least = (8 * WIDTH + rank) * size + max(64 * cols, triangle(cols)) * size + 32 * cols
     vectors = rank * (cols | 1) * size
     return least + (vectors if least + vectors <= 99 << 10 else 0)
 
 
-def solve(batch: int, rows: int, cols: int, rank: int) -> Launch:
-    chunks, size, pieces = ceil(rows, CHUNK), triangle(cols), ceil(cols, 32)
+def solve(batch: int, cols: int, rank: int, sums: int) -> Launch:
+    size, pieces = triangle(cols), ceil(cols, 32)
     steps = range(1, cols)
     mean = lambda numbers: sum(numbers) / len(numbers)
     lanes = max(THREADS // 2 ** math.ceil(math.log2(rank)), 1)
     narrowings = math.ceil(math.log((0.5 + 2**-8) * 2**26) / math.log(lanes + 1))
     one = 1 / WARPS
+    # Vectors that a warp takes another one out of, four together.
+    others = [ceil(rank - 1 - j, WARPS) for j in range(rank)]
     return Launch(
         "svd_solve_f32",
         "svd/solve.cu",
         batch,
         THREADS,
         shared=solve_shared(cols, rank, 4),
-        reads=batch * chunks * size * 8,
+        reads=batch * sums * size * 8,
         # Reflections are read back by the block that wrote them.
         again=batch * size * 4,
         writes=batch * (cols * rank * 8 + size * 4),
         generic="shared",
         loops=[
             Runs("i < n; i += THREADS) trace +=", 1),
-            Runs("for (int chunk = 0; chunk < chunks; chunk++) sum +=", chunks, {"LDG": 1}),
-            Runs("t += THREADS) at.v[t] = 0", 128 / THREADS, {"STS": 2}),
+            Runs("for (int chunk = 0; chunk < chunks; chunk++) sum +=", sums, {"LDG": 1}),
+            Runs("t += THREADS) at.v[t] = 0", WIDTH / THREADS, {"STS": 2}),
             Runs("for (int i = at.n - 1; i > 0; i--)", cols - 1),
-            Runs("j += 32) at.reflections[packed(i, j)] =", [ceil(i, 32) for i in steps], {"STG": 1}),
-            Runs("t += 32) product += at.q[t]", 4, {"LDS": 2}),
-            Runs("t += 32) { @ next_reflection<Stored>(at, 0)", 4, {"STS": 2}),
+            Runs("for (int j = lane_index(); j < i; j += 32) {", [ceil(i, 32) for i in steps], {"STG": 1}),
             Runs("for (int j = lane_index(); j < at.n; j += 32) {", pieces, {"FADD": 4}),
             Runs("for (int j = threadIdx.x; j < at.n;", cols / THREADS, {"STS": 3}),
             Runs("while (lanes > 1 &&", math.log2(32 / min(lanes, 32)), {"ISETP": 2}),
@@ -125,21 +147,21 @@ def solve(batch: int, rows: int, cols: int, rank: int) -> Launch:
             Runs("while (width > Limits<Real>::RESOLUTION)", narrowings),
             Runs("for (int k = 1; k < at.n; k++)", cols - 1, {"FADD": 1}),
             Runs("while (rank < p.columns &&", rank, {"LDS": 1}),
+            Runs("i++) left -= values[i] * share", 0),
+            Runs("i < p.columns; i += THREADS) {", 0),
             Runs("i < count * blocks; i += THREADS)", rank * ceil(cols, 4) / THREADS, {"ST": 4}),
-            Runs("for (int step = 0; step < INVERSE_STEPS;", 2, {"loops": 6}),
+            Runs("for (int step = 1; step <= MOST_STEPS;", 2, {"loops": 7}),
             Runs("for (int vector = threadIdx.x;", ceil(rank, 32)),
             Runs("for (int k = 0; k + 1 < at.n; k++)", cols - 1, {"ST": 4}),
             Runs("for (int k = at.n - 2; k >= 0; k--)", cols - 1, {"ST": 1}),
             Runs("for (int i = warp_index(); i < count;", rank / WARPS),
-            Runs("k += 32) largest = fmax(", pieces, {"LD": 1}),
-            Runs("k < at.n; k += 32) { @ normalize(at, count)", pieces, {"LD": 1}),
-            Runs("k += 32) x[k] = x[k] / largest", pieces, {"ST": 1}),
-            Runs("for (int j = 0; j < count; j++)", rank),
             Runs("k += 32) squares += x[k] * x[k];", pieces, {"FFMA": 1}),
-            Runs("for (int i = j + 1 + warp_index();", [ceil(rank - 1 - j, WARPS) for j in range(rank)]),
-            Runs("k += 32) product += x[k] * y[k];", pieces, {"FFMA": 1}),
-            Runs("k += 32) y[k] -= product * x[k];", pieces, {"ST": 1}),
-            Runs("k < at.n; k += 32) {", pieces, {"LD": 3}),
+            Runs("k += 32) x[k] *= scale", pieces, {"ST": 1}),
+            Runs("for (int j = 0; j < count; j++)", rank),
+            Runs("for (int first = j + 1 + warp_index();", [ceil(left, 4) for left in others], {"loops": 5}),
+            Runs("for (int k = lane_index(); k < at.n; k += 32) { @ first < count;", pieces, {"FFMA": 4}),
+            Runs("k += 32) at.vectors[other * at.stride + k] -=", pieces, {"ST": 1}),
+            Runs("for (int k = lane_index(); k < at.n; k += 32) { @ are_exact", pieces, {"FFMA": 1}),
             Runs("i < packed(n, 0); i += THREADS) memory.eigen.factors", size / THREADS, {"LDG": 1}),
             Runs("for (int first = 0; first < rank;", ceil(rank, 32)),
             Runs("for (int i = 2; i < n; i++)", cols - 2, {"SHFL": 3}),
@@ -156,97 +178,123 @@ def solve(batch: int, rows: int, cols: int, rank: int) -> Launch:
             Share("vector < count && warp_index() == 0", warps=one),
             # A second pass, on the same line, is not needed.
             Share("if (orthogonalize(at, count)) orthogonalize", time=0.5),
-            Share("here[c] = j < i ?", to="product += here[c]", time=mean([ceil(i, 8) / 16 for i in steps])),
+            Share("if (other < count) products[i] +=", time=sum(others) / sum(ceil(left, 4) * 4 for left in others)),
+            Share("if (other >= count) break;", to="-= share * x[k]", time=sum(others) / sum(ceil(left, 4) * 4 for left in others)),
+            Share("if (step >= LEAST_STEPS && are_exact(at, count))", time=0.5),
+            Share("here[c] = j < i ?", to="products[c % 4] += here[c]", time=mean([ceil(i, 8) / 16 for i in steps])),
             Share("x[c] -= product * here[c]", time=mean([ceil(i, 8) / 16 for i in steps])),
         ],
     )
 
 
-def project(dtype: str, batch: int, rows: int, cols: int, rank: int) -> Launch:
-    chunks, parts = ceil(rows, CHUNK), {"f32": 1, "f16": 2, "bf16": 3}[dtype]
-    k, products = (8, 12) if dtype == "f32" else (16, 4 * parts)
-    step = "for (int k = 0; k < width; k += 8)" if dtype == "f32" else "for (int k = 0; k < width; k += 16)"
-    halves = min(ceil(rank, 32), 2)
+def project(dtype: str, batch: int, rows: int, cols: int, rank: int, output: str, factors: str) -> Launch:
+    """The last block of each matrix, one of `chunks`, judges it, and mixes what is not orthonormal."""
+    chunks, size, blocks = ceil(rows, CHUNK), SIZE[dtype], rank // 16
+    tile_rows, skewed = 128 // size, output == "usv" and factors == "f32"
+    k, products, kept = (8, 6, 4) if dtype == "f32" else (16, 4, 2)
+    # Blocks of 16 columns are dealt out to so many warps, which keep registers for `each` at most.
+    each, dealt = TILE // 16 // kept, ceil(blocks, kept)
+    mixed = batch * rows * rank * SIZE[factors] if skewed else 0
+    drains = PARTIAL * 2 // tile_rows
+    columns = {"time": dealt / each, "warps": blocks / dealt / kept}
+    squares = {"time": blocks / 4, "warps": triangle(blocks) / blocks / 4}
+    drained = {"time": squares["time"] / drains, "warps": squares["warps"] / 2}
     return Launch(
         f"svd_project_{dtype}",
         "svd/project.cu",
-        batch * chunks * ceil(rank, TILE),
+        batch * chunks,
         THREADS,
-        shared=TILE * 4 + TILE * (128 * SIZE[dtype] + 16) * (1 + parts),
-        reads=batch * (rows * cols * SIZE[dtype] + cols * rank * 8),
-        again=batch * (chunks - 1) * cols * rank * 8,
-        writes=batch * rows * rank * 4,
+        shared=project_shared(size, rank),
+        # Blocks of one matrix are `batch` apart: what is mixed is no longer in the L2 cache.
+        reads=batch * (rows * cols * size + cols * rank * 8) + mixed,
+        again=batch * ((chunks - 1) * cols * rank * 8 + 2 * chunks * triangle(rank) * 8 + rank * rank * 4),
+        writes=batch * (rows * rank + cols * rank) * SIZE[factors] + mixed,
         loops=[
-            Runs("for (int k = warp_index(); k < TILE_COLUMNS;", TILE / WARPS, {"loops": 1}),
-            Runs("for (int i = lane_index(); i < width;", ceil(cols, 16) / 2, {"LDG": 1}),
-            Runs("for (int tile_row = start;", CHUNK // TILE),
-            Runs("for (int major @ load_tile", TILE / WARPS),
-            Runs("for (int minor @ load_tile", ceil(cols, 16) / 2, {"LDG": 1}),
-            Runs(step, ceil(cols, k), {"HMMA": products}),
+            copied(tile_rows * size),
+            *UNALIGNED,
+            Runs("for (int k = warp_index(); k < columns;", rank / WARPS, {"loops": 1}),
+            Runs("for (int i = lane_index(); i < width;", cols // 32, {"LDG": 1}),
+            Runs("for (int row = start; row < end; row += ROWS)", CHUNK // tile_rows),
+            Runs(f"for (int k = 0; k < width; k += {k})", cols // k, {"HMMA": products * each}),
+            Runs("for (int k = warp_index() / 4 * Part::ROWS; k < Rows;", tile_rows // 16, {"HMMA": 24}),
+            *([Runs("for (int row = group; row < Rows;", tile_rows // 8, {"FFMA": 2})] if tile_rows > 32 else []),
+            Runs("for (int i = warp_index(); i < columns;", rank / WARPS),
+            Runs("for (int j = lane_index(); j <= i; @ write_triangle", row_pieces(rank), {"STG": 1}),
+            *judging(cols, rank, chunks, output, skewed, 1 / chunks),
+            *mixing(rank, rows / chunks if skewed else 0),
         ],
-        shares=[Share("Sums sums = {};", to="(sums.large[j][e]", warps=halves / 2)],
-        expect={"HMMA": 4 * halves * CHUNK // TILE * ceil(cols, k) * products},
+        shares=[
+            Share("const int column = block_column<T>(block);", to="mma_m16n8k16(products[block].small[1]", **columns),
+            Share("uint32_t a[4], a_low[4];", to="mma_m16n8k8_tf32(products[0].large[j]", **columns),
+            Share("if (block_column<T>(block) >= columns) break;", to="store_entry(p.tall, p.tall_dtype", **columns),
+            Share("own.load(result, k, q * 16);", warps=blocks / 4),
+            Share("if (j > q) break;", to="add_product(sums[j], own, other)", **squares),
+            Share("const int i = row + (lane_index() >> 2)", to="sum = 0;", **drained),
+            Share("if (judge(p, smem)) {", to="mix_rows(p, smem, rank, 0, p.rows);", time=1 / chunks),
+            Share("fmax(left_out(p, at)", warps=1 / WARPS),
+            Share("const float y = mix[k * MAX_WIDTH", to="sums[i][j] += x[i] * y", time=blocks / 8),
+            Share("const int to_row = tile_row + row", to="store_entry(p.out_tall", time=blocks / 8),
+        ],
+        expect={"HMMA": CHUNK // 16 * blocks * cols // k * products + CHUNK // 8 * triangle(blocks) * 6},
     )
+
+
+def project_shared(size: int, rank: int) -> int:
+    parts, rows, row = 1 if size == 4 else 2, 128 // size, WIDTH * size + 16
+    moments = rows * (TILE + 8) * 4 + triangle(rank) * 4
+    projecting = TILE * 4 + 2 * THREADS * 8 + parts * rank * row + 2 * rows * row + moments
+    return max(projecting, finish_shared(rank), mix_shared(rank))
+
+
+def judging(cols: int, rank: int, chunks: int, output: str, skewed: bool, share: float) -> list[Runs]:
+    """What this share of blocks makes of moments; columns that are not orthonormal are factorized. Trips say what a
+    block does on average: the compiler has lost the calls that shares would be named by."""
+    compared, factorized = share * rank if output == "usv" else 0, share * rank if skewed else 0
+    return [
+        Runs("for (int i = threadIdx.x; @ sum_chunks", share * triangle(rank) / THREADS, {"STS": 1}),
+        Runs("chunk++) sum += partials", chunks, {"LDG": 1}),
+        *nested(
+            Runs("for (int i = warp_index(); i < at.rank; @ is_orthonormal", compared / WARPS),
+            Runs("for (int j = lane_index(); j <= i; j += 32) near", row_pieces(rank), {"DADD": 1}),
+        ),
+        *nested(
+            Runs("for (int k = 0; k < at.rank; k++) @ cholesky(at)", factorized),
+            Runs("for (int l = 0; l < k; l++) left -=", range(rank), {"DFMA": 1}),
+        ),
+        *nested(
+            Runs("for (int i = warp_index(); i < at.rank; @ strays(at)", factorized / WARPS),
+            Runs("for (int l = lane_index(); l < i;", [ceil(i, 32) for i in range(rank)], {"DFMA": 1}),
+        ),
+        Runs("for (int k = 0; k < at.rank; k++) @ left_out(p, at)", share * rank, {"DADD": 1}),
+        *nested(
+            Runs("for (int k = at.rank - 1; k >= 0; k--)", factorized),
+            Runs("for (int l = k + 1; l <= i; l++)", range(rank), {"DFMA": 1}),
+        ),
+        Runs("for (int j = 0; j < at.rank; j++) place", share * rank, {"LDS": 1}),
+        Runs("for (int k = threadIdx.x; k < p.columns", share, {"STG": 1}),
+        Runs("for (int row = warp_index(); row < p.width;", share * cols / WARPS),
+        Runs("for (int k = lane_index(); k < p.columns;", ceil(rank, 32), {"STG": 3}),
+        Runs("for (int row = warp_index(); row < at.rank;", share * rank / WARPS),
+        Runs("for (int k = lane_index(); k < at.rank;", ceil(rank, 32), {"STG": 1}),
+    ]
 
 
 def finish_shared(rank: int) -> int:
-    return 3 * 128 * 8 + 8 * 8 + 128 * 4 + 8 * 4 + triangle(rank) * 8
+    return 3 * WIDTH * 8 + 8 * 8 + WIDTH * 4 + 8 * 4 + triangle(rank) * 8
 
 
-def finish(batch: int, rows: int, cols: int, rank: int) -> Launch:
-    chunks, size = ceil(rows, CHUNK), triangle(rank)
-    busy = ceil(rank, 32) / WARPS
-    return Launch(
-        "svd_finish",
-        "svd/finish.cu",
-        batch,
-        THREADS,
-        shared=finish_shared(rank),
-        reads=batch * (chunks * size + cols * rank + rank) * 8,
-        writes=batch * (cols * rank + rank * rank + rank) * 4,
-        loops=[
-            Runs("for (int i = threadIdx.x; @ sum_chunks", size / THREADS, {"STS": 1}),
-            Runs("for (int chunk = 0; @ sum_chunks", chunks, {"LDG": 1}),
-            Runs("for (int k = 0; k < at.rank; k++) @ cholesky(at)", rank),
-            Runs("for (int l = 0; l < k; l++) left -=", range(rank), {"DFMA": 1}),
-            Runs("for (int i = warp_index(); i < at.rank;", rank / WARPS),
-            Runs("for (int l = lane_index(); l < i;", [ceil(i, 32) for i in range(rank)], {"DFMA": 1}),
-            Runs("for (int k = 0; k < at.rank; k++) @ left_out(p, at)", rank, {"DADD": 1}),
-            Runs("for (int k = at.rank - 1; k >= 0; k--)", rank),
-            Runs("for (int l = k + 1; l <= i; l++)", range(rank), {"DFMA": 1}),
-            Runs("for (int j = 0; j < at.rank; j++) place", rank, {"LDS": 1}),
-            Runs("for (int k = threadIdx.x; k < p.columns;", 1, {"STG": 1}),
-            Runs("for (int row = warp_index(); row < p.width;", cols / WARPS),
-            Runs("for (int k = lane_index(); k < p.columns;", rank / 32, {"STG": 1}),
-            Runs("for (int row = warp_index(); row < at.rank;", rank / WARPS),
-            Runs("for (int k = lane_index(); k < at.rank;", rank / 32, {"STG": 1}),
-        ],
-        shares=[
-            Share("if (i >= k && i < at.rank) {", to="if (i == k)", warps=busy),
-            Share("x -= at.moments[packed(i, l)]", warps=busy),
-            Share("for (int k = threadIdx.x; k < p.columns;", to="}", warps=busy),
-            Share("fmax(left_out(p, at)", warps=1 / WARPS),
-        ],
-    )
-
-
-def mix(batch: int, rows: int, rank: int) -> Launch:
-    return Launch(
-        "svd_mix",
-        "svd/arrange.cu",
-        batch * ceil(rows, CHUNK),
-        THREADS,
-        shared=rank * 512 + TILE * 129 * 4,
-        reads=batch * (rows * rank + rank * rank) * 4,
-        again=batch * (ceil(rows, CHUNK) - 1) * rank * rank * 4,
-        writes=batch * rows * rank * 4,
-        loops=[
-            Runs("for (int row = start @ fill(p, start, end, state, rank)", 0),
-            Runs("for (int row = warp_index(); row < rank;", rank / WARPS, {"LDG": 4}),
-            Runs("for (int tile_row = start;", CHUNK // TILE),
-            Runs("for (int major @ load_tile", TILE / WARPS),
-            Runs("for (int minor @ load_tile", rank / 32, {"LDG": 1}),
+def mixing(rank: int, rows: float) -> list[Runs]:
+    """A product of so many rows with what makes their columns orthonormal."""
+    return [
+        Runs("for (int row = warp_index(); row < rank;", rank / WARPS * (rows > 0), {"LDG": 4}),
+        *nested(
+            Runs("for (int tile_row = start;", rows / TILE),
+            Runs("for (int r = warp_index(); r < min(MIX_ROWS", TILE // WARPS),
+            Runs("for (int k = lane_index(); k < rank;", ceil(rank, 32), {"STS": 1}),
             Runs("for (int k = 0; k < rank; k++)", rank, {"FFMA": 32}),
-        ],
-        shares=[Share("const float y = mix[k * MAX_WIDTH", to="sums[i][j] += x[i] * y", time=ceil(rank, 16) / 8)],
-    )
+        ),
+    ]
+
+
+def mix_shared(rank: int) -> int:
+    return rank * WIDTH * 4 + TILE * (WIDTH + 1) * 4
