@@ -4,7 +4,7 @@
 
 // NaN everywhere, or orthonormal factors of a matrix of zeros.
 __device__ __forceinline__ void fill(const SvdParams& p, int start, int end, uint32_t state, int rank) {
-    const int64_t index = blockIdx.x;
+    const int64_t index = matrix_index();
     const bool zero = state == SVD_ZERO;
     for (int row = start + warp_index(); row < end; row += WARPS) {
         for (int k = lane_index(); k < p.columns; k += 32) {
@@ -20,11 +20,11 @@ __device__ __forceinline__ void fill(const SvdParams& p, int start, int end, uin
 
 KERNEL(svd_mix, SvdParams, 256) {
     DYN_SMEM(smem);
-    const int start = blockIdx.y * SVD_CHUNK_ROWS, end = min(start + SVD_CHUNK_ROWS, p.rows);
-    const SvdVerdict verdict = p.verdicts[blockIdx.x];
+    const int start = chunk_index() * SVD_CHUNK_ROWS, end = min(start + SVD_CHUNK_ROWS, p.rows);
+    const SvdVerdict verdict = p.verdicts[matrix_index()];
     if (!is_solved(verdict.state)) return fill(p, start, end, verdict.state, verdict.rank);
     if (p.values_only || verdict.notes & SVD_ARRANGED) return;
-    mix_rows(p, smem, verdict.rank, start, end);
+    mix_rows<MAX_WIDTH>(p, smem, verdict.rank, start, end);
 }
 
 // Makes the entry of largest magnitude in each column of a wide matrix's V, which is its tall factor, positive.
@@ -32,7 +32,7 @@ KERNEL(svd_signs, SvdParams, 256) {
     DYN_SMEM(smem);
     float* largest = reinterpret_cast<float*>(smem);       // [THREADS] candidates
     int* at = reinterpret_cast<int*>(largest + THREADS);  // and their rows
-    const int64_t index = blockIdx.x;
+    const int64_t index = matrix_index();
     if (!is_solved(p.verdicts[index].state)) return;
     const int64_t tall = index * p.rows * p.columns, small = index * p.width * p.columns;
     const int column = threadIdx.x % MAX_WIDTH, half = threadIdx.x / MAX_WIDTH;

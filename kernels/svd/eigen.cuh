@@ -4,9 +4,11 @@
 #include "device/philox.cuh"
 #include "svd/tridiagonal.cuh"
 
-constexpr int LEAST_STEPS = 2, MOST_STEPS = 3;
-// A pass that leaves less than this of a squared length is done again ("twice is enough").
-constexpr float KEPT_SQUARES = 0.25f;
+constexpr int MOST_STEPS = 3;
+// A pass that leaves less than this of a squared length is done again; what is left may be taken to be more than it is,
+// and then the next pass takes the rest.
+constexpr float KEPT_SQUARES = 0.25f, LEAST_SQUARES_KEPT = 1e-3f;
+constexpr int MOST_PASSES = 4;
 
 // For matrices scaled to eigenvalues of at most a half.
 template <class Real> struct Limits;
@@ -166,7 +168,7 @@ __device__ __forceinline__ void remove(const Eigen<Real>& at, int j, int first, 
 #pragma unroll
         for (int i = 0; i < Several; i++) products[i] += __shfl_xor_sync(0xffffffffu, products[i], distance);
     }
-    const Real inverse = 1 / at.squares[j];
+    const Real inverse = 1 / fmax(at.squares[j], Real(LEAST_SQUARES_KEPT));
 #pragma unroll
     for (int i = 0; i < Several; i++) {
         const int64_t other = first + i * WARPS;
@@ -209,16 +211,20 @@ template <class Real> __device__ __forceinline__ bool are_exact(const Eigen<Real
     return __all_sync(0xffffffffu, exact);
 }
 
-// Makes orthonormal eigenvectors for the first `count` values; returns whether all of them are that to rounding.
+// Makes orthonormal eigenvectors for the first `count` values; returns whether all of them are that to rounding. Vectors
+// of eigenvalues that lie apart need no more than two inversions, and nothing between.
 template <class Real> __device__ __forceinline__ bool find_vectors(const Eigen<Real>& at, int count) {
     start_vectors(at, count);
     __syncthreads();
     for (int step = 1; step <= MOST_STEPS; step++) {
-        for (int vector = threadIdx.x; vector < count && warp_index() == 0; vector += 32) invert(at, vector);
+        for (int vector = threadIdx.x; vector < count && warp_index() == 0; vector += 32) {
+            invert(at, vector);
+            if (step == 1) invert(at, vector);
+        }
         __syncthreads();
         normalize(at, count);
-        if (orthogonalize(at, count)) orthogonalize(at, count);
-        if (step >= LEAST_STEPS && are_exact(at, count)) return true;
+        for (int pass = 0; pass < MOST_PASSES && orthogonalize(at, count);) pass++;
+        if (are_exact(at, count)) return true;
     }
     return false;
 }
@@ -235,24 +241,23 @@ __device__ __forceinline__ void turn_back(const Real* from, const Real* reflecti
         const int j = c * Lanes + lane;
         x[c] = j < n && wanted ? from[j] : Real(0);
     }
-    for (int i = 2; i < n; i++) {
-        const Real* const v = reflections + packed(i, 0);
-        Real products[4] = {}, here[Each];
+    // By blocks of as many reflections as a vector has lanes: how many entries of a lane they reach is known then.
 #pragma unroll
-        for (int c = 0; c < Each; c++) {
-            if (c * Lanes >= i) break;
-            const int j = c * Lanes + lane;
-            here[c] = j < i ? v[j] : Real(0);
-            products[c % 4] += here[c] * x[c];
-        }
-        Real product = (products[0] + products[1]) + (products[2] + products[3]);
+    for (int last = 0; last < Each; last++) {
+        for (int i = max(2, last * Lanes + 1); i <= min(last * Lanes + Lanes, n - 1); i++) {
+            const Real* const v = reflections + packed(i, 0) + lane;
+            Real products[4] = {}, here[Each];
 #pragma unroll
-        for (int lanes = Lanes / 2; lanes > 0; lanes /= 2) product += __shfl_xor_sync(0xffffffffu, product, lanes);
-        product *= inverse_heights[i];
+            for (int c = 0; c <= last; c++) {
+                here[c] = c < last || c * Lanes + lane < i ? v[c * Lanes] : Real(0);
+                products[c % 4] += here[c] * x[c];
+            }
+            Real product = (products[0] + products[1]) + (products[2] + products[3]);
 #pragma unroll
-        for (int c = 0; c < Each; c++) {
-            if (c * Lanes >= i) break;
-            x[c] -= product * here[c];
+            for (int lanes = Lanes / 2; lanes > 0; lanes /= 2) product += __shfl_xor_sync(0xffffffffu, product, lanes);
+            product *= inverse_heights[i];
+#pragma unroll
+            for (int c = 0; c <= last; c++) x[c] -= product * here[c];
         }
     }
     float largest = 0;

@@ -15,7 +15,7 @@ struct Columns {
 
 KERNEL(svd_finish, SvdParams, 256) {
     DYN_SMEM(smem);
-    if (p.verdicts[blockIdx.x].state == SVD_CHOSEN) judge(p, smem);
+    if (p.verdicts[matrix_index()].state == SVD_CHOSEN) judge(p, smem);
 }
 
 // Scales a column to length one and returns the length it had; a column of zeros stays.
@@ -118,11 +118,11 @@ __device__ __forceinline__ void replace(const Columns& at, int column) {
 // are replaced by orthonormal ones, with s = 0.
 KERNEL(svd_orthogonalize, SvdParams, 256) {
     DYN_SMEM(smem);
-    const uint32_t state = p.verdicts[blockIdx.x].state;
-    if (state == SVD_OPEN || state == SVD_STUCK) conclude(p, blockIdx.x, SVD_STUCK, 0);
+    const uint32_t state = p.verdicts[matrix_index()].state;
+    if (state == SVD_OPEN || state == SVD_STUCK) conclude(p, matrix_index(), SVD_STUCK, 0);
     if (state != SVD_SKEWED) return;
     const Factor factor = load(p, smem);
-    const Columns at{factor.shared, static_cast<float*>(p.tall) + int64_t(blockIdx.x) * p.rows * p.columns, p.rows,
+    const Columns at{factor.shared, static_cast<float*>(p.tall) + matrix_index() * p.rows * p.columns, p.rows,
                      p.columns};
     for (int column = 0; column < factor.rank; column++) {
         double share = 1;

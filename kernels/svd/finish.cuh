@@ -28,7 +28,7 @@ struct Factor {
 
 // Threads see the diagonal after the next barrier.
 __device__ __forceinline__ Factor load(const SvdParams& p, unsigned char* smem) {
-    const int64_t index = blockIdx.x;
+    const int64_t index = matrix_index();
     Shared& shared = *reinterpret_cast<Shared*>(smem);
     double* moments = reinterpret_cast<double*>(smem + sizeof(Shared));
     const int i = threadIdx.x, rank = p.verdicts[index].rank, stride = packed(p.columns, 0);
@@ -103,19 +103,19 @@ __device__ __forceinline__ bool sort(const Factor& at) {
 
 // Writes s, the small factor, and what tall is to be multiplied by: the inverse of R, its columns in order.
 __device__ __forceinline__ void write(const SvdParams& p, const Factor& at, bool triangular) {
-    const int64_t index = blockIdx.x;
+    const int64_t index = matrix_index();
     for (int k = threadIdx.x; k < p.columns && p.s; k += THREADS) {
         p.s[index * p.columns + k] = k < at.rank ? float(at.shared.s[at.shared.from[k]]) : 0;
     }
-    for (int row = warp_index(); row < p.width; row += WARPS) {
-        for (int k = lane_index(); k < p.columns; k += 32) {
-            double x = 0;
-            if (k < at.rank) {
-                const int from = at.shared.from[k];
-                x = p.basis[(index * p.columns + from) * p.width + row] * (p.small_is_scaled ? at.shared.s[from] : 1);
-            }
-            store_entry(p.small, p.factors, (index * p.width + row) * p.columns + k, float(x));
+#pragma unroll 4  // loads are under way together
+    for (int i = threadIdx.x; i < p.width * p.columns; i += THREADS) {
+        const int row = i / p.columns, k = i - row * p.columns;
+        double x = 0;
+        if (k < at.rank) {
+            const int from = at.shared.from[k];
+            x = p.basis[(index * p.columns + from) * p.width + row] * (p.small_is_scaled ? at.shared.s[from] : 1);
         }
+        store_entry(p.small, p.factors, index * p.width * p.columns + i, float(x));
     }
     for (int row = warp_index(); row < at.rank; row += WARPS) {
         for (int k = lane_index(); k < at.rank; k += 32) {
@@ -129,7 +129,7 @@ __device__ __forceinline__ void write(const SvdParams& p, const Factor& at, bool
 
 // Energy that the columns leave out. In f64 the eigenvalues tell that best; in f32 the projection does.
 __device__ __forceinline__ double left_out(const SvdParams& p, const Factor& at) {
-    const int64_t index = blockIdx.x;
+    const int64_t index = matrix_index();
     double left = p.energy[index];
     for (int k = 0; k < at.rank; k++) {
         left -= p.rung == SVD_SINGLE ? at.shared.s[k] * at.shared.s[k] : p.values[index * p.columns + k];
@@ -142,9 +142,9 @@ __device__ __forceinline__ bool accept(const SvdParams& p, const Factor& at, boo
     const bool is_arranged = sort(at) && !triangular && p.tall == p.out_tall;
     write(p, at, triangular);
     if (threadIdx.x == 0) {
-        SvdVerdict& verdict = p.verdicts[blockIdx.x];
+        SvdVerdict& verdict = p.verdicts[matrix_index()];
         verdict.state = solved_state(p, verdict.notes);
-        verdict.tail = float(sqrt(fmax(left_out(p, at), 0.0) / p.energy[blockIdx.x]));
+        verdict.tail = float(sqrt(fmax(left_out(p, at), 0.0) / p.energy[matrix_index()]));
         if (is_arranged || p.fused) verdict.notes |= SVD_ARRANGED;
     }
     return !is_arranged;
@@ -167,7 +167,7 @@ __device__ __forceinline__ bool judge(const SvdParams& p, unsigned char* smem) {
     bool triangular = false;
     if (!p.tall_is_scaled && !is_orthonormal(p, at)) {
         if (!cholesky(at)) {
-            if (i == 0) p.verdicts[blockIdx.x].state = p.rung == SVD_SINGLE ? SVD_OPEN : SVD_SKEWED;
+            if (i == 0) p.verdicts[matrix_index()].state = p.rung == SVD_SINGLE ? SVD_OPEN : SVD_SKEWED;
             return false;
         }
         triangular = true;
@@ -177,9 +177,9 @@ __device__ __forceinline__ bool judge(const SvdParams& p, unsigned char* smem) {
     if (i < at.rank) at.shared.s[i] *= at.shared.diagonal[i];
     __syncthreads();
     const double astray = triangular ? strays(at) : 0, left = left_out(p, at);
-    const bool missed = p.relative >= 0 && left > p.relative * p.relative * p.energy[blockIdx.x] && at.rank < p.columns;
+    const bool missed = p.relative >= 0 && left > p.relative * p.relative * p.energy[matrix_index()] && at.rank < p.columns;
     if (doubtful && (missed || !(astray <= STRAYS * left))) {
-        if (i == 0) p.verdicts[blockIdx.x].state = SVD_OPEN;
+        if (i == 0) p.verdicts[matrix_index()].state = SVD_OPEN;
         return false;
     }
     if (triangular) invert(at);

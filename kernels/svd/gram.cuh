@@ -61,7 +61,7 @@ __device__ __forceinline__ void drain(Sums (&sums)[SQUARES], float* triangle, in
 
 template <class T> __device__ __forceinline__ void gram(const GramParams& p) {
     DYN_SMEM(smem);
-    const int64_t index = blockIdx.x;
+    const int64_t index = matrix_index();
     if (!p.all && p.verdicts[index].state != p.wanted) return;
     const int columns = p.by_rank ? p.verdicts[index].rank : p.columns, width = round_up(columns, 16);
     double* const squares = reinterpret_cast<double*>(smem);  // [ROW_GROUPS<MAX_WIDTH>, MAX_WIDTH]
@@ -69,7 +69,7 @@ template <class T> __device__ __forceinline__ void gram(const GramParams& p) {
     float* const triangle = reinterpret_cast<float*>(tiles + STAGES * TILE<T>);
     const auto a = matrix_of<T>(p, p.columns);
 
-    for (int chunk = blockIdx.y; chunk * SVD_CHUNK_ROWS < p.rows; chunk += gridDim.y) {
+    for (int chunk = chunk_index(); chunk * SVD_CHUNK_ROWS < p.rows; chunk += gridDim.x) {
         const int start = chunk * SVD_CHUNK_ROWS, end = min(start + SVD_CHUNK_ROWS, p.rows);
         Pipeline<T, STAGES, TILE_ROWS<T>, STRIDE> pipeline(a, tiles, start, end, width, p.dense);
         Sums sums[SQUARES] = {};
@@ -85,7 +85,7 @@ template <class T> __device__ __forceinline__ void gram(const GramParams& p) {
             if (warp_index() / 4 == 1) drain(sums, triangle, columns, false);
         }
         __syncthreads();
-        double* const out = p.partials + (index * gridDim.y + blockIdx.y) * packed(p.columns, 0);
-        write_triangle<MAX_WIDTH>(out, triangle, squares, columns, chunk == int(blockIdx.y));
+        double* const out = p.partials + (index * gridDim.x + chunk_index()) * packed(p.columns, 0);
+        write_triangle<MAX_WIDTH>(out, triangle, squares, columns, chunk == chunk_index());
     }
 }

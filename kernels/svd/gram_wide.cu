@@ -8,14 +8,14 @@ constexpr int WIDE_TILE_ROWS = 64;
 
 template <class T> __device__ __forceinline__ void gram_wide(const GramParams& p) {
     DYN_SMEM(smem);
-    const int64_t index = blockIdx.x;
+    const int64_t index = matrix_index();
     if (!p.all && p.verdicts[index].state != p.wanted) return;
     const int columns = p.by_rank ? p.verdicts[index].rank : p.columns;
     float* tile = reinterpret_cast<float*>(smem);
     const auto a = matrix_of<T>(p, columns);
-    double* const out = p.partials + (index * gridDim.y + blockIdx.y) * packed(p.columns, 0);
+    double* const out = p.partials + (index * gridDim.x + chunk_index()) * packed(p.columns, 0);
     const int i0 = threadIdx.x / SIDE, j0 = threadIdx.x % SIDE;
-    for (int chunk = blockIdx.y; chunk * SVD_CHUNK_ROWS < p.rows; chunk += gridDim.y) {
+    for (int chunk = chunk_index(); chunk * SVD_CHUNK_ROWS < p.rows; chunk += gridDim.x) {
         const int start = chunk * SVD_CHUNK_ROWS, end = min(start + SVD_CHUNK_ROWS, p.rows);
         double sums[EACH][EACH] = {};
         for (int row = start; row < end; row += WIDE_TILE_ROWS) {
@@ -42,7 +42,7 @@ template <class T> __device__ __forceinline__ void gram_wide(const GramParams& p
                 const int row = i0 + i * SIDE, column = j0 + j * SIDE;
                 if (row >= columns || column > row) continue;
                 double& sum = out[packed(row, column)];
-                sum = chunk == int(blockIdx.y) ? sums[i][j] : sum + sums[i][j];
+                sum = chunk == chunk_index() ? sums[i][j] : sum + sums[i][j];
             }
         }
     }

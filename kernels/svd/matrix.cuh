@@ -11,6 +11,10 @@ constexpr int MAX_WIDTH = 128;
 __device__ __forceinline__ int lane_index() { return threadIdx.x & 31; }
 __device__ __forceinline__ int warp_index() { return threadIdx.x >> 5; }
 
+// Blocks of one matrix follow each other: the last of them finds in the L2 cache what the others wrote.
+__device__ __forceinline__ int64_t matrix_index() { return blockIdx.y; }
+__device__ __forceinline__ int chunk_index() { return blockIdx.x; }
+
 // Place of (i, j), i >= j, in a lower triangle stored row by row; the size of a triangle of i rows is packed(i, 0).
 __device__ __forceinline__ int packed(int i, int j) { return i * (i + 1) / 2 + j; }
 
@@ -34,7 +38,7 @@ template <class T> struct Matrix {
 // The matrix of this block.
 template <class T, class Params>
 __device__ __forceinline__ Matrix<T> matrix_of(const Params& p, int columns) {
-    const int index = p.first + blockIdx.x;
+    const int index = p.first + blockIdx.y;
     const int64_t offset = index / p.inner * p.outer_stride + index % p.inner * p.inner_stride;
     return {static_cast<const T*>(p.a) + offset, p.row_stride, p.column_stride, p.rows, columns};
 }
@@ -55,20 +59,35 @@ __device__ __forceinline__ void load_tile(To* tile, const Matrix<T>& a, int star
     }
 }
 
-// Entries of factors, in whatever they are stored in.
+// Entries of factors, in whatever they are stored in: 32 bits, or 16 of either kind, so that there is no table to jump by.
 __device__ __forceinline__ float load_entry(const void* from, uint32_t dtype, int64_t i) {
     if (dtype == SVD_F32) return static_cast<const float*>(from)[i];
-    if (dtype == SVD_F16) return to_float(static_cast<const f16*>(from)[i]);
-    return to_float(static_cast<const bf16*>(from)[i]);
+    const uint32_t bits = static_cast<const uint16_t*>(from)[i];
+    return dtype == SVD_F16 ? unpack(bits, f16{}).x : unpack(bits, bf16{}).x;
+}
+__device__ __forceinline__ uint32_t pack_entries(uint32_t dtype, float x, float y) {
+    return dtype == SVD_F16 ? pack(x, y, f16{}) : pack(x, y, bf16{});
 }
 __device__ __forceinline__ void store_entry(void* to, uint32_t dtype, int64_t i, float x) {
     if (dtype == SVD_F32) {
         static_cast<float*>(to)[i] = x;
-    } else if (dtype == SVD_F16) {
-        static_cast<f16*>(to)[i] = from_float<f16>(x);
     } else {
-        static_cast<bf16*>(to)[i] = from_float<bf16>(x);
+        static_cast<uint16_t*>(to)[i] = static_cast<uint16_t>(pack_entries(dtype, x, 0));
     }
+}
+
+// Stores two neighbouring entries of a row, or `count` where that is less; `even` rows have all pairs aligned.
+__device__ __forceinline__ void store_pair(void* to, uint32_t dtype, int64_t i, float x, float y, int count, bool even) {
+    if (even && count >= 2) {
+        if (dtype == SVD_F32) {
+            *reinterpret_cast<float2*>(static_cast<float*>(to) + i) = make_float2(x, y);
+        } else {
+            *reinterpret_cast<uint32_t*>(static_cast<uint16_t*>(to) + i) = pack_entries(dtype, x, y);
+        }
+        return;
+    }
+    if (count > 0) store_entry(to, dtype, i, x);
+    if (count > 1) store_entry(to, dtype, i + 1, y);
 }
 
 __device__ __forceinline__ bool is_solved(uint32_t state) {

@@ -18,9 +18,8 @@
 #define SVD_JACOBI 8     /* solved by rotations in f64 */
 #define SVD_SKETCHED 16  /* beside one of the above: what was solved is a sketch of the matrix */
 
-/* What svd_solve has in shared memory, beside vectors. */
-#define SVD_SHARED_REGION 1  /* elimination factors, then reflections */
-#define SVD_SHARED_VECTORS 2 /* eigenvectors of the tridiagonal matrix */
+/* svd_solve has reflections and eigenvectors in shared memory as well. */
+#define SVD_SHARED_ALL 1
 
 #define SVD_ROTATED 1  /* the basis comes from rotations */
 #define SVD_ARRANGED 2 /* the tall factor is as it is to be */
@@ -45,7 +44,7 @@ struct SvdVerdict {
 struct GramParams {
     const void* a;         /* [batch, rows, columns] f32|bf16|f16 */
     const struct SvdVerdict* verdicts; /* [batch] */
-    double* partials; /* [batch, gridDim.y, columns (columns + 1) / 2] lower triangles */
+    double* partials; /* [batch, gridDim.x, columns (columns + 1) / 2] lower triangles */
     int64_t row_stride;
     int64_t column_stride;
     int64_t inner_stride; /* from a matrix to the next one, */
@@ -93,7 +92,7 @@ struct SvdParams {
     uint32_t factors;    /* SVD_F32.. */
     uint32_t tall_dtype;
     uint32_t rung; /* SVD_SINGLE, SVD_DOUBLE or SVD_JACOBI */
-    uint32_t solve_shared; /* SVD_SHARED_.. */
+    uint32_t solve_shared; /* SVD_SHARED_ALL or 0 */
     int32_t count; /* matrices */
     int32_t fresh; /* this rung is the first: the verdicts hold nothing yet */
     int32_t fast;  /* the first rung is taken as it comes */

@@ -59,13 +59,13 @@ __device__ __forceinline__ void multiply(Products (&products)[BLOCKS<T>], const 
             const int column = block_column<T>(block);
             if (column >= columns) break;
             const T* from = parts + (column + (lane & 7) + (lane >> 4) * 8) * STRIDE<T> + (lane >> 3 & 1) * 8 + k;
-            uint32_t b[4];
-            ldmatrix_x4(b, from);
-            mma_m16n8k16(products[block].large[0], a, b[0], b[1], T{});
-            mma_m16n8k16(products[block].large[1], a, b[2], b[3], T{});
-            ldmatrix_x4(b, from + columns * STRIDE<T>);
-            mma_m16n8k16(products[block].small[0], a, b[0], b[1], T{});
-            mma_m16n8k16(products[block].small[1], a, b[2], b[3], T{});
+            uint32_t large[4], small[4];  // both under way before one is waited for
+            ldmatrix_x4(large, from);
+            ldmatrix_x4(small, from + columns * STRIDE<T>);
+            mma_m16n8k16(products[block].large[0], a, large[0], large[1], T{});
+            mma_m16n8k16(products[block].large[1], a, large[2], large[3], T{});
+            mma_m16n8k16(products[block].small[0], a, small[0], small[1], T{});
+            mma_m16n8k16(products[block].small[1], a, small[2], small[3], T{});
         }
     }
 }
@@ -102,18 +102,23 @@ __device__ __forceinline__ void multiply(Products (&products)[BLOCKS<float>], co
 template <class T>
 __device__ __forceinline__ void store(const SvdParams& p, const Products (&products)[BLOCKS<T>], const float* scales,
                                       float* result, int tile_row, int first, int columns) {
-    const int64_t index = blockIdx.x;
+    const int64_t index = matrix_index();
 #pragma unroll
     for (int block = 0; block < BLOCKS<T>; block++) {
         if (block_column<T>(block) >= columns) break;
 #pragma unroll
-        for (int e = 0; e < 8; e++) {
-            const int row = warp_index() % WARP_ROWS<T> * 16 + (lane_index() >> 2) + (e >> 1 & 1) * 8;
-            const int column = block_column<T>(block) + (e >> 2) * 8 + (lane_index() & 3) * 2 + (e & 1);
-            const float x = (products[block].large[e >> 2][e & 3] + products[block].small[e >> 2][e & 3]) * scales[column];
-            if (p.fused) result[row * RESULT_STRIDE + column] = x;
-            if (tile_row + row >= p.rows || first + column >= p.columns) continue;
-            store_entry(p.tall, p.tall_dtype, (index * p.rows + tile_row + row) * p.columns + first + column, x);
+        for (int pair = 0; pair < 4; pair++) {
+            const int half = pair >> 1, e = (pair & 1) * 2;
+            const int row = warp_index() % WARP_ROWS<T> * 16 + (lane_index() >> 2) + (pair & 1) * 8;
+            const int column = block_column<T>(block) + half * 8 + (lane_index() & 3) * 2;
+            const auto& large = products[block].large[half];
+            const auto& small = products[block].small[half];
+            const float x = (large[e] + small[e]) * scales[column];
+            const float y = (large[e + 1] + small[e + 1]) * scales[column + 1];
+            if (p.fused) *reinterpret_cast<float2*>(result + row * RESULT_STRIDE + column) = make_float2(x, y);
+            if (tile_row + row >= p.rows) continue;
+            const int64_t at = (index * p.rows + tile_row + row) * p.columns + first + column;
+            store_pair(p.tall, p.tall_dtype, at, x, y, p.columns - first - column, p.columns % 2 == 0);
         }
     }
 }
@@ -152,7 +157,7 @@ struct Moments {
 };
 
 template <class T> __device__ __forceinline__ Moments project(const SvdParams& p, unsigned char* smem) {
-    const int64_t index = blockIdx.x;
+    const int64_t index = matrix_index();
     const int rank = p.verdicts[index].rank, first = blockIdx.z * SVD_PROJECTED, width = round_up(p.width, 16);
     const int columns = round_up(min(p.columns - first, SVD_PROJECTED), 16);
     constexpr int ROWS = TILE_ROWS<T>;
@@ -163,7 +168,7 @@ template <class T> __device__ __forceinline__ Moments project(const SvdParams& p
     float* const result = reinterpret_cast<float*>(tiles + STAGES * ROWS * STRIDE<T>);
     float* const triangle = result + ROWS * RESULT_STRIDE;
     const auto a = matrix_of<T>(p, p.width);
-    const int start = blockIdx.y * SVD_CHUNK_ROWS, end = min(start + SVD_CHUNK_ROWS, p.rows);
+    const int start = chunk_index() * SVD_CHUNK_ROWS, end = min(start + SVD_CHUNK_ROWS, p.rows);
     Pipeline<T, STAGES, ROWS, STRIDE<T>> pipeline(a, tiles, start, end, width, p.dense);
     load_basis(parts, p.basis + (index * p.columns + first) * p.width, p.width, rank - first, columns, width);
     load_scales(scales, p, first);
@@ -188,18 +193,18 @@ template <class T> __device__ __forceinline__ Moments project(const SvdParams& p
 
 template <class T> __device__ __forceinline__ void project_and_finish(const SvdParams& p) {
     DYN_SMEM(smem);
-    const int64_t index = blockIdx.x;
+    const int64_t index = matrix_index();
     if (p.verdicts[index].state != SVD_CHOSEN) return;
     const Moments moments = project<T>(p, smem);
     if (!p.fused) return;
     __syncthreads();
     const int rank = p.verdicts[index].rank;
-    double* const out = p.moments + (index * p.chunks + blockIdx.y) * packed(p.columns, 0);
+    double* const out = p.moments + (index * p.chunks + chunk_index()) * packed(p.columns, 0);
     write_triangle<SVD_PROJECTED>(out, moments.triangle, moments.squares, rank, true);
     if (!last_block_to_arrive(p.arrivals + index, p.chunks, reinterpret_cast<unsigned*>(smem))) return;
     if (judge(p, smem)) {
         __syncthreads();
-        mix_rows(p, smem, rank, 0, p.rows);
+        mix_rows<SVD_PROJECTED>(p, smem, rank, 0, p.rows);
     }
 }
 

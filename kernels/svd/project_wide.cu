@@ -8,14 +8,14 @@ constexpr int EACH = TILE_COLUMNS / SIDE;
 
 template <class T> __device__ __forceinline__ void project_wide(const SvdParams& p) {
     DYN_SMEM(smem);
-    const int64_t index = blockIdx.x;
+    const int64_t index = matrix_index();
     if (p.verdicts[index].state != SVD_CHOSEN) return;
     const int rank = p.verdicts[index].rank, first = blockIdx.z * TILE_COLUMNS;
     double* scales = reinterpret_cast<double*>(smem);
     double* basis = scales + TILE_COLUMNS;  // [width, TILE_COLUMNS]
     float* tile = reinterpret_cast<float*>(basis + p.width * TILE_COLUMNS);
     const auto a = matrix_of<T>(p, p.width);
-    const int start = blockIdx.y * SVD_CHUNK_ROWS, end = min(start + SVD_CHUNK_ROWS, p.rows);
+    const int start = chunk_index() * SVD_CHUNK_ROWS, end = min(start + SVD_CHUNK_ROWS, p.rows);
     const int row = threadIdx.x / SIDE, column = threadIdx.x % SIDE;
     for (int k = warp_index(); k < TILE_COLUMNS; k += WARPS) {
         const double* from = p.basis + (index * p.columns + first + k) * p.width;

@@ -4,7 +4,7 @@
 
 // 1 / s of the columns from `first`, or 1; zero beyond the rank.
 template <class T> __device__ __forceinline__ void load_scales(T* scales, const SvdParams& p, int first) {
-    const int64_t index = blockIdx.x;
+    const int64_t index = matrix_index();
     const int column = first + threadIdx.x;
     if (threadIdx.x >= SVD_PROJECTED) return;
     T scale = 0;

@@ -14,19 +14,20 @@ template <class Real> struct Memory {
     bool shares_region;  // where factors are, reflections come later
 
     __device__ __forceinline__ Memory(const SvdParams& p, int64_t index, unsigned char* smem) {
-        const int n = p.width, stride = n | 1;
+        const int n = p.width, size = packed(n, 0);
         tridiagonal = reinterpret_cast<Real*>(smem);
         values = tridiagonal + TRIDIAGONAL_VECTORS * MAX_WIDTH;
-        reflections = reinterpret_cast<Real*>(p.work + index * p.work_stride);
-        shares_region = p.solve_shared & SVD_SHARED_REGION;
-        const bool shares_vectors = p.solve_shared & SVD_SHARED_VECTORS;
-        const int region = max(64 * n, packed(n, 0)), bytes_of_swaps = 32 * n;
-        Real *const shared = values + p.columns, *const global = reflections + packed(n, 0);
-        Real* const after = shares_region == shares_vectors ? nullptr : shares_vectors ? shared : global;
-        eigen.factors = shares_region ? shared : global;
-        eigen.vectors = after ? after : eigen.factors + region + bytes_of_swaps / sizeof(Real);
-        eigen.swaps = reinterpret_cast<unsigned char*>(eigen.factors + region);
-        eigen.n = n, eigen.stride = stride, eigen.values = values;
+        eigen.n = n, eigen.stride = n | 1, eigen.values = values;
+        const bool all = p.solve_shared & SVD_SHARED_ALL;
+        Real *shared = values + p.columns, *global = reinterpret_cast<Real*>(p.work + index * p.work_stride);
+        shares_region = !all;
+        reflections = all ? shared : global;
+        if (all) shared += size;
+        eigen.factors = shared;
+        shared += all ? 64 * n : max(64 * n, size);
+        eigen.swaps = reinterpret_cast<unsigned char*>(shared);
+        shared += 32 * n / sizeof(Real);
+        eigen.vectors = all ? shared : global + size;
     }
 };
 
@@ -69,7 +70,12 @@ template <class Real> __device__ __forceinline__ void solve(const SvdParams& p) 
     const double share = 1 / energy;
     const Tridiagonal<Real> reduced(n, memory.tridiagonal, memory.reflections);
     RegisterMatrix<Real> matrix;
-    matrix.load(reduced, [&](int i, int j) { return Real(partials.entry(i, j) * share); });
+    // Apart, so that all loads go out at once where there is one partial sum.
+    if (partials.chunks == 1) {
+        matrix.load(reduced, [&](int i, int j) { return Real(partials.only(i, j) * share); });
+    } else {
+        matrix.load(reduced, [&](int i, int j) { return Real(partials.entry(i, j) * share); });
+    }
     reduce(matrix, reduced);
     memory.eigen.diagonal = reduced.w, memory.eigen.off = reduced.q, memory.eigen.squares = reduced.row;
     const double scale = scale_down(reduced, memory.eigen);

@@ -22,6 +22,8 @@ struct Partials {
     __device__ __forceinline__ Partials(const SvdParams& p, int64_t index)
         : at(p.partials + index * p.partial_sums * packed(p.width, 0)), chunks(p.partial_sums), size(packed(p.width, 0)) {}
 
+    // Where there is only one.
+    __device__ __forceinline__ double only(int i, int j) const { return at[packed(i, j)]; }
     // In the order of the chunks.
     __device__ __forceinline__ double entry(int i, int j) const {
         double sum = 0;

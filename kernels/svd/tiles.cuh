@@ -10,27 +10,30 @@ template <class T> __device__ __forceinline__ float2 load_pair(const T* at) {
 // Tiles of `Rows` rows of `Stride` from `start` to `end`, with zeros beyond the matrix up to `width` columns. When it is
 // made nobody may be at what lay there before.
 template <class T, int Stages, int Rows, int Stride> struct Pipeline {
+    static constexpr int SEGMENT = 16 / sizeof(T), LANES = MAX_WIDTH / SEGMENT, STEP = THREADS / LANES;
     const Matrix<T>& a;
     T* tiles;
     int end, width;
     bool dense;  // rows are whole aligned segments of 16 bytes
     int slot = 0;
+    const T* from;  // this thread's segment of the next tile
 
     __device__ __forceinline__ Pipeline(const Matrix<T>& a, T* tiles, int start, int end, int width, bool dense)
-        : a(a), tiles(tiles), end(end), width(width), dense(dense) {
+        : a(a), tiles(tiles), end(end), width(width), dense(dense),
+          from(a.at + (start + int(threadIdx.x) / LANES) * a.row_stride + threadIdx.x % LANES * SEGMENT) {
         for (int stage = 0; stage + 1 < Stages; stage++) copy(start + stage * Rows, stage);
     }
 
     __device__ __forceinline__ void copy(int row, int to) {
-        constexpr int SEGMENT = 16 / sizeof(T), LANES = MAX_WIDTH / SEGMENT;
         T* const tile = tiles + to * Rows * Stride;
         if (row < end && dense) {
-            const int column = threadIdx.x % LANES * SEGMENT;
-#pragma unroll 1  // registers are scarce
-            for (int r = threadIdx.x / LANES; r < Rows; r += THREADS / LANES) {
-                const bool inside = row + r < a.rows && column < a.columns;
-                const T* from = inside ? a.at + (row + r) * a.row_stride + column : a.at;
-                if (column < width) cp_async16(tile + r * Stride + column, from, inside);
+            const int column = threadIdx.x % LANES * SEGMENT, rows = column < a.columns ? a.rows - row : 0;
+            const int first = threadIdx.x / LANES;
+#pragma unroll
+            for (int step = 0; step < Rows / STEP; step++) {
+                const int r = first + step * STEP;
+                if (column < width) cp_async16(tile + r * Stride + column, from, r < rows);
+                from += STEP * a.row_stride;
             }
         } else if (row < end) {
             load_tile<Rows, Stride>(tile, a, row, width);
@@ -81,12 +84,13 @@ __device__ __forceinline__ void add_product(Sums& sums, const Fragment<T, Stride
 // The product of the lower halves is left out.
 template <int Stride>
 __device__ __forceinline__ void add_product(Sums& sums, const Fragment<float, Stride>& a, const Fragment<float, Stride>& b) {
+    // Neighbouring products are of other sums, or they would wait for each other.
 #pragma unroll
-    for (int half = 0; half < 2; half++) {
-        mma_m16n8k8_tf32(sums[half], a.low, b.at[half], b.at[half + 2]);
-        mma_m16n8k8_tf32(sums[half], a.at, b.low[half], b.low[half + 2]);
-        mma_m16n8k8_tf32(sums[half], a.at, b.at[half], b.at[half + 2]);
-    }
+    for (int half = 0; half < 2; half++) mma_m16n8k8_tf32(sums[half], a.low, b.at[half], b.at[half + 2]);
+#pragma unroll
+    for (int half = 0; half < 2; half++) mma_m16n8k8_tf32(sums[half], a.at, b.low[half], b.low[half + 2]);
+#pragma unroll
+    for (int half = 0; half < 2; half++) mma_m16n8k8_tf32(sums[half], a.at, b.at[half], b.at[half + 2]);
 }
 
 // Adds a square at (row, column) to a triangle, but for its diagonal, and leaves zeros.
@@ -126,15 +130,26 @@ __device__ __forceinline__ void add_squares(double* squares, const T* tile, int 
 template <int Width>
 __device__ __forceinline__ void write_triangle(double* out, const float* triangle, const double* squares, int columns,
                                                bool first) {
+#pragma unroll 2
     for (int i = warp_index(); i < columns; i += WARPS) {
-        for (int j = lane_index(); j <= i; j += 32) {
+        double* const row = out + packed(i, 0);
+        double before[Width / 32];  // all under way before one is waited for
+#pragma unroll
+        for (int piece = 0; piece < Width / 32; piece++) {
+            const int j = piece * 32 + lane_index();
+            before[piece] = j <= i && !first ? row[j] : 0;
+        }
+#pragma unroll
+        for (int piece = 0; piece < Width / 32; piece++) {
+            const int j = piece * 32 + lane_index();
+            if (j > i) break;
             double sum = 0;
             if (i == j) {
                 for (int group = 0; group < ROW_GROUPS<Width>; group++) sum += squares[group * Width + i];
             } else {
                 sum = triangle[packed(i, j)];
             }
-            out[packed(i, j)] = first ? sum : out[packed(i, j)] + sum;
+            row[j] = before[piece] + sum;
         }
     }
 }

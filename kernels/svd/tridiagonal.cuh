@@ -76,22 +76,25 @@ template <class Real> struct RegisterMatrix {
     // last of the rows.
     __device__ __forceinline__ void step(const Tridiagonal<Real>& at, int count) {
         const int y = threadIdx.x / SIDE, x = threadIdx.x % SIDE;
-        Real v[EACH], w[EACH], next[EACH], sums[EACH];
+        Real v[EACH], w[EACH], next[EACH], sums[EACH], v_rows[EACH], w_rows[EACH];
         load_vector(v, at.v + x * EACH);
         load_vector(w, at.w + x * EACH);
         load_vector(next, at.next + x * EACH);
+        load_vector(v_rows, at.v + y * EACH);
+        load_vector(w_rows, at.w + y * EACH);
 #pragma unroll
         for (int a = 0; a < EACH; a++) {
             sums[a] = 0;
             if (a * SIDE >= count) continue;
-            const Real v_row = at.v[y * EACH + a], w_row = at.w[y * EACH + a];
 #pragma unroll
             for (int b = 0; b < EACH; b++) {
-                if (b * SIDE >= count) break;
-                const Real value = entries[a][b] - (v_row * w[b] + w_row * v[b]);
-                entries[a][b] = value;
-                sums[a] += value * next[b];
-                if (a * SIDE + y == count - 1) at.row[x * EACH + b] = value;
+                if (b % 2 == 0 && b * SIDE >= count) break;
+                entries[a][b] -= v_rows[a] * w[b] + w_rows[a] * v[b];
+                sums[a] += entries[a][b] * next[b];
+            }
+            if (a * SIDE + y == count - 1) {
+#pragma unroll
+                for (int b = 0; b < EACH; b++) at.row[x * EACH + b] = entries[a][b];
             }
         }
         scatter_sums(sums);

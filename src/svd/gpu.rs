@@ -5,7 +5,7 @@ use super::{
     Mode, OP, Options, Output, Rank, Rung, Sizes, Svd,
     params::{
         GramParams, SVD_BF16, SVD_CHOSEN, SVD_CHUNK_ROWS, SVD_DOUBLE, SVD_F16, SVD_F32, SVD_JACOBI, SVD_OPEN, SVD_PROJECTED,
-        SVD_SHARED_REGION, SVD_SHARED_VECTORS, SVD_SINGLE, SvdParams,
+        SVD_SHARED_ALL, SVD_SINGLE, SvdParams,
     },
     verdict::ROW_BYTES,
     watch::Steps,
@@ -28,7 +28,7 @@ const WAVE: usize = 512;
 const ROTATING: usize = 8;
 /// Matrices at once from which on one block sums up a whole matrix, so that there is less to write and read.
 const ENOUGH: usize = 128;
-/// The most blocks along y.
+/// Chunks of the longest matrix: rows are counted in 32 bits with room to spare.
 const MAX_CHUNKS: usize = 65_535;
 /// Shared memory that every architecture has for a block.
 const SHARED: usize = 99 * 1024;
@@ -123,14 +123,9 @@ const GRAM_WIDE_SHARED: usize = TILE * WIDTH * 4;
 
 /// Shared memory of svd_solve with numbers of `size` bytes, and what lies in it.
 fn solve_shared(width: usize, columns: usize, size: usize) -> (usize, u32) {
-    let region = (64 * width).max(triangle(width)) * size + 32 * width;
-    let bytes = (8 * WIDTH + columns) * size + region;
-    let vectors = columns * (width | 1) * size;
-    if bytes + vectors <= SHARED {
-        (bytes + vectors, SVD_SHARED_REGION | SVD_SHARED_VECTORS)
-    } else {
-        (bytes, SVD_SHARED_REGION)
-    }
+    let head = (8 * WIDTH + columns) * size + 32 * width;
+    let all = head + (triangle(width) + 64 * width + columns * (width | 1)) * size;
+    if all <= SHARED { (all, SVD_SHARED_ALL) } else { (head + (64 * width).max(triangle(width)) * size, 0) }
 }
 
 const ROTATE_SHARED: usize = WIDTH / 2 * 24 + WIDTH * 8 + WIDTH * 4;
@@ -152,7 +147,8 @@ fn finish_shared(columns: usize) -> usize {
 }
 
 fn mix_shared(columns: usize) -> usize {
-    columns * WIDTH * 4 + TILE * (WIDTH + 1) * 4
+    let width = columns.next_multiple_of(16);
+    width * (width + 2) * 4
 }
 
 const SIGNS_SHARED: usize = THREADS as usize * 8;
@@ -285,7 +281,7 @@ impl Call<'_> {
         let Extents { columns, chunks, wide, .. } = self.extents;
         let device = &self.a.device();
         let mut params = self.params(walk, start, first, index, count);
-        let blocks = |y: usize, shared| Grid { blocks: [count as u32, y as u32, 1], threads: THREADS, shared };
+        let blocks = |x: usize, shared| Grid { blocks: [x as u32, count as u32, 1], threads: THREADS, shared };
         for rung in &self.rungs {
             params.rung = *rung;
             self.solve(&mut params)?;
@@ -306,19 +302,18 @@ impl Call<'_> {
     fn solve(&self, params: &mut SvdParams) -> Result<()> {
         let Extents { width, columns, sums, .. } = self.extents;
         let device = &self.a.device();
-        let blocks = |y: usize, shared| Grid { blocks: [params.count as u32, y as u32, 1], threads: THREADS, shared };
+        let blocks = |x: usize, y: usize, shared| Grid { blocks: [x as u32, y as u32, 1], threads: THREADS, shared };
+        let count = params.count as usize;
         let thorough = usize::from(params.rung != SVD_SINGLE);
-        let gram = blocks(sums, [gram_shared(width), GRAM_WIDE_SHARED][thorough]);
+        let gram = blocks(sums, count, [gram_shared(width), GRAM_WIDE_SHARED][thorough]);
         device.launch(&self.readers.gram[thorough], gram, &gram_of(params))?;
         let (kernel, size) = [(kernels::SVD_SOLVE_F32, size_of::<f32>()), (kernels::SVD_SOLVE_F64, size_of::<f64>())][thorough];
         let (bytes, shared) = solve_shared(width, columns, size);
-        let grid = blocks(1, bytes);
+        let grid = blocks(count, 1, bytes);
         params.solve_shared = shared;
         device.launch(&kernel, grid, params)?;
         if thorough == 1 {
-            let grid =
-                Grid { blocks: [(params.count as u32).min(ROTATING as u32), 1, 1], threads: THREADS, shared: ROTATE_SHARED };
-            device.launch(&kernels::SVD_ROTATE, grid, params)?;
+            device.launch(&kernels::SVD_ROTATE, blocks(count.min(ROTATING), 1, ROTATE_SHARED), params)?;
         }
         Ok(())
     }
@@ -336,7 +331,7 @@ impl Call<'_> {
             (params.tall, params.tall_dtype) = (self.base.offset(self.workspace.tall), SVD_F32);
         }
         let blocks =
-            |y: usize, z: usize, shared| Grid { blocks: [params.count as u32, y as u32, z as u32], threads: THREADS, shared };
+            |x: usize, z: usize, shared| Grid { blocks: [x as u32, params.count as u32, z as u32], threads: THREADS, shared };
         let shared = [project_shared(self.a.dtype(), columns), project_wide_shared(width)][thorough];
         device.launch(&self.readers.project[thorough], blocks(chunks, columns.div_ceil(TILE), shared), params)?;
         if fused {

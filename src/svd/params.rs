@@ -13,8 +13,7 @@ pub(crate) const SVD_NON_FINITE: u32 = 6;
 pub(crate) const SVD_STUCK: u32 = 7;
 pub(crate) const SVD_JACOBI: u32 = 8;
 pub(crate) const SVD_SKETCHED: u32 = 16;
-pub(crate) const SVD_SHARED_REGION: u32 = 1;
-pub(crate) const SVD_SHARED_VECTORS: u32 = 2;
+pub(crate) const SVD_SHARED_ALL: u32 = 1;
 pub(crate) const SVD_ROTATED: u32 = 1;
 pub(crate) const SVD_ARRANGED: u32 = 2;
 pub(crate) const SVD_F32: u32 = 0;
@@ -50,7 +49,7 @@ pub(crate) struct GramParams {
     pub(crate) a: Address,
     /// [batch]
     pub(crate) verdicts: Address,
-    /// [batch, gridDim.y, columns (columns + 1) / 2] lower triangles
+    /// [batch, gridDim.x, columns (columns + 1) / 2] lower triangles
     pub(crate) partials: Address,
     pub(crate) row_stride: i64,
     pub(crate) column_stride: i64,
@@ -146,7 +145,7 @@ pub(crate) struct SvdParams {
     pub(crate) tall_dtype: u32,
     /// SVD_SINGLE, SVD_DOUBLE or SVD_JACOBI
     pub(crate) rung: u32,
-    /// SVD_SHARED_..
+    /// SVD_SHARED_ALL or 0
     pub(crate) solve_shared: u32,
     /// matrices
     pub(crate) count: i32,

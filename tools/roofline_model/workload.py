@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from flow import Block, Loop
+from flow import Block, Loop, dominators
 from sass import Instruction, Place
 from sources import Refusal
 
@@ -34,12 +34,15 @@ class Runs:
 @dataclass(frozen=True)
 class Share:
     """How much of the lines with text `at` (up to the next line with text `to`, where given), and of what is inlined
-    into them, is executed: `time`, the probability that a warp does so, and `warps`, the share of the warps that do."""
+    into them, is executed: `time`, the probability that a warp does so, and `warps`, the share of the warps that do.
+    With `guards`, what is only reached through a block that is mostly of these lines is shared with them: what was inlined
+    there, whether the compiler kept its callers or not."""
 
     at: str
     to: str | None = None
     time: float = 1.0
     warps: float = 1.0
+    guards: bool = False
 
 
 @dataclass(frozen=True)
@@ -105,6 +108,12 @@ def same_place(frames: Sequence[Place], others: Sequence[Place]) -> bool:
     return known > 0 and frames[:known] == others[:known]
 
 
+def within(code: Instruction, place: tuple[Path, int, int]) -> bool:
+    """Whether an instruction comes from lines of a file, or was inlined there."""
+    file, first, last = place
+    return any(at.file == file and first <= at.line <= last for at in code.frames)
+
+
 def sources(loop: Loop) -> set[str]:
     """The source loops right in a loop."""
     return {inner.source for inner in loop.inner}
@@ -121,13 +130,14 @@ class Laid:
 
     def __init__(self, launch: Launch, graph: list[Block], kernel: Loop, lines: Lines):
         self.launch, self.graph, self.lines = launch, graph, lines
-        self.known: dict[tuple[Place, ...], tuple[float, float]] = {}
+        self.known: dict[tuple[int, tuple[Place, ...]], tuple[float, float]] = {}
         # A call is the slow way of a division or a root, for numbers that do not occur.
         self.block_weights = {
             block.index: 0.0 for block in graph if block.code[-1].name == "CALL" and not block.code[-1].is_jump
         }
         files = {place.file for block in graph for code in block.code for place in code.frames}
         self.ranges = [(share, self.range_of(share, files)) for share in launch.shares]
+        self.guarded = {share: self.behind(place) for share, place in self.ranges if share.guards}
         if launch.active == 0:
             return  # nothing of what follows the way out matters
         self.describe(kernel)
@@ -234,13 +244,20 @@ class Laid:
             raise Refusal(f"{self.launch.kernel}: no line after `{share.at}` has `{share.to}` in it")
         return file, first, last
 
+    def behind(self, place: tuple[Path, int, int]) -> set[int]:
+        """Blocks that are only reached through one that is mostly of lines."""
+        mostly = lambda block: 2 * sum(within(code, place) for code in block.code) > len(block.code)
+        heads = {block.index for block in self.graph if mostly(block)}
+        return {at for at, above in dominators(self.graph).items() if heads & above}
+
     def weight(self, block: Block, code: Instruction) -> tuple[float, float]:
         """The probability that an instruction is executed when its block is reached, and the share of warps that do."""
-        if code.frames not in self.known:
+        key = block.index if self.guarded else 0, code.frames
+        if key not in self.known:
             time, warps = 1.0, 1.0
-            for share, (file, first, last) in self.ranges:
-                if any(place.file == file and first <= place.line <= last for place in code.frames):
+            for share, place in self.ranges:
+                if within(code, place) or block.index in self.guarded.get(share, ()):
                     time, warps = time * share.time, warps * share.warps
-            self.known[code.frames] = time, warps
-        time, warps = self.known[code.frames]
+            self.known[key] = time, warps
+        time, warps = self.known[key]
         return time * self.block_weights.get(block.index, 1.0), warps

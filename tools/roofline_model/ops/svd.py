@@ -22,8 +22,9 @@ CHUNK, PARTIAL, TILE, WIDTH, THREADS, WARPS = 1024, 256, 64, 128, 256, 8
 SIZE = {"bf16": 2, "f16": 2, "f32": 4}
 # Blocks of svd_rotate, and matrices from which on a block sums up all chunks of one.
 ROTATING, ENOUGH = 8, 128
-# What a chunk of rows takes when it is read by elements: aligned ones are copied.
+# Aligned rows are copied, and not read by elements.
 UNALIGNED = [Runs("for (int major @ load_tile", 0)]
+ALIGNED = [Share("load_tile<Rows, Stride>(tile, a, row, width);", time=0)]
 
 
 def triangle(rows: int) -> int:
@@ -63,11 +64,6 @@ def launches(batch: int, rows: int, cols: int, rank: int, dtype: str, output: st
     ]
 
 
-def copied(row_bytes: int) -> Runs:
-    """A tile, 16 bytes at a time."""
-    return Runs("for (int r = threadIdx.x / LANES; r < Rows;", row_bytes * WIDTH // 16 // THREADS, {"LDGSTS": 1})
-
-
 def row_pieces(rows: int) -> list[int]:
     """Pieces of 32 that the rows of a triangle are in."""
     return [ceil(i + 1, 32) for i in range(rows)]
@@ -88,21 +84,20 @@ def gram(dtype: str, batch: int, rows: int, cols: int, sums: int) -> Launch:
         reads=batch * rows * cols * SIZE[dtype],
         writes=batch * sums * size * 8,
         loops=[
-            Runs("for (int chunk = blockIdx.y; chunk * SVD_CHUNK_ROWS < p.rows;", chunks / sums),
+            Runs("for (int chunk = chunk_index(); chunk * SVD_CHUNK_ROWS < p.rows;", chunks / sums),
             Runs("for (int stage = 0; stage + 1 < Stages;", 2),
-            copied(tile_rows * SIZE[dtype]),
             *UNALIGNED,
-            Runs("for (int row = start; row < end; row += TILE_ROWS<T>)", CHUNK // tile_rows, {"loops": 7}),
+            Runs("for (int row = start; row < end; row += TILE_ROWS<T>)", CHUNK // tile_rows, {"loops": 6}),
             Runs("for (int k = warp_index() / 4 * Part::ROWS;", tile_rows // k // 2, {"HMMA": 9 * products}),
             Runs("for (int row = group; row < Rows;", tile_rows // 4, {"FFMA": 2}),
-            Runs("for (int i = warp_index(); i < columns;", cols // WARPS),
-            Runs("for (int j = lane_index(); j <= i; @ write_triangle", row_pieces(cols), {"STG": 1}),
+            Runs("for (int i = warp_index(); i < columns;", cols // WARPS, {"STG": cols // 32}),
         ],
         shares=[
-            # The halves of the warps take turns to drain partial sums; of that code the compiler keeps no callers.
-            Share("const bool first = done <= HALVES", time=1 / drains),
-            Share("const bool of_long = square <= 7 - q;", to="const int row = (of_long", time=1 / drains, warps=1 / 2),
-            Share("const int i = row + (lane_index() >> 2)", to="sum = 0;", time=1 / drains, warps=1 / 2),
+            *ALIGNED,
+            Share("before[piece] = j <= i", time=1 - sums / chunks),
+            Share("const bool first = done <= HALVES", to="if (warp_index() / 4 == 1)", time=1 / drains, guards=True),
+            # The halves of the warps take turns.
+            Share("const int i = row + (lane_index() >> 2)", to="sum = 0;", warps=1 / 2),
         ],
         expect={"HMMA": squares * rows / sums // k * products},
     )
@@ -194,23 +189,24 @@ def project(dtype: str, batch: int, rows: int, cols: int, rank: int, output: str
     k, products, kept = (8, 6, 4) if dtype == "f32" else (16, 4, 2)
     # Blocks of 16 columns are dealt out to so many warps, which keep registers for `each` at most.
     each, dealt = TILE // 16 // kept, ceil(blocks, kept)
+    twice = rows / chunks if skewed else 0
     mixed = batch * rows * rank * SIZE[factors] if skewed else 0
     drains = PARTIAL * 2 // tile_rows
     columns = {"time": dealt / each, "warps": blocks / dealt / kept}
     squares = {"time": blocks / 4, "warps": triangle(blocks) / blocks / 4}
-    drained = {"time": squares["time"] / drains, "warps": squares["warps"] / 2}
+    drained = {"time": squares["time"], "warps": squares["warps"] / 2}
+    made = twice / 16 * blocks * ceil(blocks, 2) * 24
     return Launch(
         f"svd_project_{dtype}",
         "svd/project.cu",
         batch * chunks,
         THREADS,
         shared=project_shared(size, rank),
-        # Blocks of one matrix are `batch` apart: what is mixed is no longer in the L2 cache.
-        reads=batch * (rows * cols * size + cols * rank * 8) + mixed,
-        again=batch * ((chunks - 1) * cols * rank * 8 + 2 * chunks * triangle(rank) * 8 + rank * rank * 4),
+        # What is mixed is still in the L2 cache, but not to be written again.
+        reads=batch * (rows * cols * size + cols * rank * 8),
+        again=mixed + batch * ((chunks - 1) * cols * rank * 8 + 2 * chunks * triangle(rank) * 8 + rank * rank * 4),
         writes=batch * (rows * rank + cols * rank) * SIZE[factors] + mixed,
         loops=[
-            copied(tile_rows * size),
             *UNALIGNED,
             Runs("for (int k = warp_index(); k < columns;", rank / WARPS, {"loops": 1}),
             Runs("for (int i = lane_index(); i < width;", cols // 32, {"LDG": 1}),
@@ -218,24 +214,27 @@ def project(dtype: str, batch: int, rows: int, cols: int, rank: int, output: str
             Runs(f"for (int k = 0; k < width; k += {k})", cols // k, {"HMMA": products * each}),
             Runs("for (int k = warp_index() / 4 * Part::ROWS; k < Rows;", tile_rows // 16, {"HMMA": 24}),
             *([Runs("for (int row = group; row < Rows;", tile_rows // 8, {"FFMA": 2})] if tile_rows > 32 else []),
-            Runs("for (int i = warp_index(); i < columns;", rank / WARPS),
-            Runs("for (int j = lane_index(); j <= i; @ write_triangle", row_pieces(rank), {"STG": 1}),
+            Runs("for (int i = warp_index(); i < columns;", rank / WARPS, {"STG": TILE // 32}),
             *judging(cols, rank, chunks, output, skewed, 1 / chunks),
-            *mixing(rank, rows / chunks if skewed else 0),
+            *mixing(rank, twice),
         ],
         shares=[
+            *ALIGNED,
             Share("const int column = block_column<T>(block);", to="mma_m16n8k16(products[block].small[1]", **columns),
-            Share("uint32_t a[4], a_low[4];", to="mma_m16n8k8_tf32(products[0].large[j]", **columns),
-            Share("if (block_column<T>(block) >= columns) break;", to="store_entry(p.tall, p.tall_dtype", **columns),
+            Share("const float x = tile[(row + group", to="mma_m16n8k8_tf32(products[0].large[j]", **columns),
+            Share("if (block_column<T>(block) >= columns) break;", to="store_pair(p.tall, p.tall_dtype", **columns),
             Share("own.load(result, k, q * 16);", warps=blocks / 4),
             Share("if (j > q) break;", to="add_product(sums[j], own, other)", **squares),
+            Share("if (warp_index() / 4 == 0) drain(", to="if (warp_index() / 4 == 1)", time=1 / drains, guards=True),
             Share("const int i = row + (lane_index() >> 2)", to="sum = 0;", **drained),
-            Share("if (judge(p, smem)) {", to="mix_rows(p, smem, rank, 0, p.rows);", time=1 / chunks),
             Share("fmax(left_out(p, at)", warps=1 / WARPS),
-            Share("const float y = mix[k * MAX_WIDTH", to="sums[i][j] += x[i] * y", time=blocks / 8),
-            Share("const int to_row = tile_row + row", to="store_entry(p.out_tall", time=blocks / 8),
+            Share("x[block][half] = load_four(p", time=blocks / 4),
+            # Odd numbers of columns, and 16 bits.
+            Share("const auto entry = [&](int k)", to="return {entry(column)", time=0),
+            Share("if (count > 0) store_entry(", to="if (count > 1) store_entry(", time=0),
+            Share("if (block * 16 >= rank) break;", to="mma_m16n8k8_tf32(sums[tile], a, b[tile][0]", time=blocks / 4),
         ],
-        expect={"HMMA": CHUNK // 16 * blocks * cols // k * products + CHUNK // 8 * triangle(blocks) * 6},
+        expect={"HMMA": CHUNK // 16 * blocks * cols // k * products + CHUNK // 8 * triangle(blocks) * 6 + made},
     )
 
 
@@ -272,8 +271,7 @@ def judging(cols: int, rank: int, chunks: int, output: str, skewed: bool, share:
         ),
         Runs("for (int j = 0; j < at.rank; j++) place", share * rank, {"LDS": 1}),
         Runs("for (int k = threadIdx.x; k < p.columns", share, {"STG": 1}),
-        Runs("for (int row = warp_index(); row < p.width;", share * cols / WARPS),
-        Runs("for (int k = lane_index(); k < p.columns;", ceil(rank, 32), {"STG": 3}),
+        Runs("for (int i = threadIdx.x; i < p.width * p.columns;", share * cols * rank / THREADS, {"STG": 2}),
         Runs("for (int row = warp_index(); row < at.rank;", share * rank / WARPS),
         Runs("for (int k = lane_index(); k < at.rank;", ceil(rank, 32), {"STG": 1}),
     ]
@@ -286,15 +284,13 @@ def finish_shared(rank: int) -> int:
 def mixing(rank: int, rows: float) -> list[Runs]:
     """A product of so many rows with what makes their columns orthonormal."""
     return [
-        Runs("for (int row = warp_index(); row < rank;", rank / WARPS * (rows > 0), {"LDG": 4}),
+        Runs("for (int i = threadIdx.x; i < width * width;", rank * rank / THREADS * (rows > 0), {"LDG": 1}),
         *nested(
-            Runs("for (int tile_row = start;", rows / TILE),
-            Runs("for (int r = warp_index(); r < min(MIX_ROWS", TILE // WARPS),
-            Runs("for (int k = lane_index(); k < rank;", ceil(rank, 32), {"STS": 1}),
-            Runs("for (int k = 0; k < rank; k++)", rank, {"FFMA": 32}),
+            Runs("for (int row = start + warp_index() * 16 + group;", rows / 16 / WARPS),
+            Runs("for (int first = 0; first < width;", ceil(rank, 32), {"HMMA": 96}),
         ),
     ]
 
 
 def mix_shared(rank: int) -> int:
-    return rank * WIDTH * 4 + TILE * (WIDTH + 1) * 4
+    return rank * (rank + 2) * 4
