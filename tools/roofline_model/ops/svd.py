@@ -104,9 +104,9 @@ def gram(dtype: str, batch: int, rows: int, cols: int, sums: int) -> Launch:
 
 
 def solve_shared(cols: int, rank: int, size: int) -> int:
-    least = (8 * WIDTH + rank) * size + max(64 * cols, triangle(cols)) * size + 32 * cols
-    vectors = rank * (cols | 1) * size
-    return least + (vectors if least + vectors <= 99 << 10 else 0)
+    head = (8 * WIDTH + rank) * size + 32 * cols
+    everything = head + (triangle(cols) + 64 * cols + rank * (cols | 1)) * size
+    return everything if everything <= 99 << 10 else head + max(64 * cols, triangle(cols)) * size
 
 
 def solve(batch: int, cols: int, rank: int, sums: int) -> Launch:
@@ -118,6 +118,7 @@ def solve(batch: int, cols: int, rank: int, sums: int) -> Launch:
     one = 1 / WARPS
     # Vectors that a warp takes another one out of, four together.
     others = [ceil(rank - 1 - j, WARPS) for j in range(rank)]
+    used = sum(others) / sum(ceil(left, 4) * 4 for left in others)
     return Launch(
         "svd_solve_f32",
         "svd/solve.cu",
@@ -131,10 +132,11 @@ def solve(batch: int, cols: int, rank: int, sums: int) -> Launch:
         generic="shared",
         loops=[
             Runs("i < n; i += THREADS) trace +=", 1),
-            Runs("for (int chunk = 0; chunk < chunks; chunk++) sum +=", sums, {"LDG": 1}),
+            Runs("for (int chunk = 0; chunk < chunks; chunk++) sum += @ trace +=", sums, {"LDG": 1}),
+            Runs("for (int chunk = 0; chunk < chunks; chunk++) sum +=", sums if sums > 1 else 0, {"LDG": 1}),
             Runs("t += THREADS) at.v[t] = 0", WIDTH / THREADS, {"STS": 2}),
             Runs("for (int i = at.n - 1; i > 0; i--)", cols - 1),
-            Runs("for (int j = lane_index(); j < i; j += 32) {", [ceil(i, 32) for i in steps], {"STG": 1}),
+            Runs("for (int j = lane_index(); j < i; j += 32) {", [ceil(i, 32) for i in steps], {"LDS": 1}),
             Runs("for (int j = lane_index(); j < at.n; j += 32) {", pieces, {"FADD": 4}),
             Runs("for (int j = threadIdx.x; j < at.n;", cols / THREADS, {"STS": 3}),
             Runs("while (lanes > 1 &&", math.log2(32 / min(lanes, 32)), {"ISETP": 2}),
@@ -145,11 +147,13 @@ def solve(batch: int, cols: int, rank: int, sums: int) -> Launch:
             Runs("i++) left -= values[i] * share", 0),
             Runs("i < p.columns; i += THREADS) {", 0),
             Runs("i < count * blocks; i += THREADS)", rank * ceil(cols, 4) / THREADS, {"ST": 4}),
-            Runs("for (int step = 1; step <= MOST_STEPS;", 2, {"loops": 7}),
-            Runs("for (int vector = threadIdx.x;", ceil(rank, 32)),
-            Runs("for (int k = 0; k + 1 < at.n; k++)", cols - 1, {"ST": 4}),
+            Runs("for (int step = 1; step <= MOST_STEPS;", 1, {"loops": 5}),
+            Runs("for (int pass = 0; pass < MOST_PASSES", 1, {"loops": 2}),
+            Runs("for (int vector = threadIdx.x;", ceil(rank, 32), {"loops": 4}),
+            Runs("for (int k = 0; k + 1 < at.n; k++)", cols - 1, {"MUFU": 1}),
             Runs("for (int k = at.n - 2; k >= 0; k--)", cols - 1, {"ST": 1}),
             Runs("for (int i = warp_index(); i < count;", rank / WARPS),
+            Runs("for (int i = lane_index(); i < count; i += 32) exact &=", ceil(rank, 32), {"LDS": 1}),
             Runs("k += 32) squares += x[k] * x[k];", pieces, {"FFMA": 1}),
             Runs("k += 32) x[k] *= scale", pieces, {"ST": 1}),
             Runs("for (int j = 0; j < count; j++)", rank),
@@ -157,9 +161,9 @@ def solve(batch: int, cols: int, rank: int, sums: int) -> Launch:
             Runs("for (int k = lane_index(); k < at.n; k += 32) { @ first < count;", pieces, {"FFMA": 4}),
             Runs("k += 32) at.vectors[other * at.stride + k] -=", pieces, {"ST": 1}),
             Runs("for (int k = lane_index(); k < at.n; k += 32) { @ are_exact", pieces, {"FFMA": 1}),
-            Runs("i < packed(n, 0); i += THREADS) memory.eigen.factors", size / THREADS, {"LDG": 1}),
-            Runs("for (int first = 0; first < rank;", ceil(rank, 32)),
-            Runs("for (int i = 2; i < n; i++)", cols - 2, {"SHFL": 3}),
+            Runs("i < packed(n, 0); i += THREADS) memory.eigen.factors", 0),
+            Runs("for (int first = 0; first < rank;", ceil(rank, 32), {"loops": 16}),
+            Runs("for (int i = max(2, last * Lanes + 1);", 8, {"SHFL": 3}),
             Runs("for (int i = threadIdx.x; i < rank;", rank / THREADS, {"STG": 1}),
         ],
         shares=[
@@ -168,16 +172,12 @@ def solve(batch: int, cols: int, rank: int, sums: int) -> Launch:
             Share("if (warp_index() == (i + WARPS / 2) % WARPS) {", to="}", warps=one),
             Share("if (warp_index() == 0) next_reflection", warps=one),
             # What is left of the matrix, by squares of 16.
-            Share("const Real v_row =", time=mean([ceil(i, 16) / 8 for i in steps])),
-            Share("const Real value = entries[a][b]", to="at.row[x", time=mean([ceil(i, 16) ** 2 / 64 for i in steps])),
+            Share("entries[a][b] -= v_rows", to="next[b];", time=mean([ceil(i, 16) * ceil(i, 32) / 32 for i in steps])),
+            Share("at.row[x * EACH + b] = entries[a][b];", time=1 / 8, warps=one),
             Share("vector < count && warp_index() == 0", warps=one),
-            # A second pass, on the same line, is not needed.
-            Share("if (orthogonalize(at, count)) orthogonalize", time=0.5),
-            Share("if (other < count) products[i] +=", time=sum(others) / sum(ceil(left, 4) * 4 for left in others)),
-            Share("if (other >= count) break;", to="-= share * x[k]", time=sum(others) / sum(ceil(left, 4) * 4 for left in others)),
-            Share("if (step >= LEAST_STEPS && are_exact(at, count))", time=0.5),
-            Share("here[c] = j < i ?", to="products[c % 4] += here[c]", time=mean([ceil(i, 8) / 16 for i in steps])),
-            Share("x[c] -= product * here[c]", time=mean([ceil(i, 8) / 16 for i in steps])),
+            Share(f"return Real(partials.{'entry' if sums == 1 else 'only'}(i, j)", time=0),
+            Share("if (other < count) products[i] +=", time=used),
+            Share("if (other >= count) break;", to="-= share * x[k]", time=used),
         ],
     )
 
