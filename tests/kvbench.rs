@@ -1,5 +1,6 @@
 //! kvbench: the contract of its flags and JSON, and that nothing wrong is ever given a time.
 
+mod accuracy;
 #[cfg(feature = "emulator")]
 mod emulated;
 mod linear;
@@ -253,7 +254,7 @@ fn bad_use_is_one_error_line_and_exit_code_2() {
     refused(&kvbench(&["mask", "--score", "luck"]), &["--score", "luck", "magnitude"]);
     refused(&kvbench(&["mask", "--density", "0"]), &["--density", "between 0 and 1"]);
     refused(&kvbench(&["--only", "svd:rank"]), &["--only", "rank"]);
-    refused(&kvbench(&["--only", "fft:n=8"]), &["--only", "svd, attention, linear or mask"]);
+    refused(&kvbench(&["--only", "fft:n=8"]), &["--only", "svd, svd-accuracy, attention, linear or mask"]);
     refused(&kvbench(&["--only", "svd:data=power,batch=1,rows=4,cols=4,seed=0,dtype=f32,rank=2,speed=9"]), &["speed"]);
     refused(&kvbench(&["--nonsense"]), &["--nonsense"]);
     refused(&kvbench(&["fly"]), &["fly"]);

@@ -246,15 +246,35 @@ pub fn measure(
         Err(error) if error.is_refusal() => return Ok(Err(error.to_string())),
         Err(error) => Verdict { note: Some(error.to_string()), ..Verdict::default() },
     };
+    let mut row = untimed(line, case.about(), case.dtype(), device, verdict, case.work());
+    if !row.verified {
+        return Ok(Ok(row));
+    }
+    let (work, rival) = (case.work(), case.baseline());
+    let (ours, theirs) = timing::race(limits, rival.is_some(), &mut |side| case.call(side), &|| device.synchronize())?;
+    row.seconds = Some(ours);
+    row.roofline = best.judge(work.bytes, work.flops, ours.median);
+    row.baseline = rival.zip(theirs).map(|(name, t)| Baseline { name, seconds: t.median, ratio: t.median / ours.median });
+    Ok(Ok(row))
+}
+
+/// The row of a case that has no time, or none yet.
+pub(super) fn untimed(
+    line: Line,
+    about: Vec<(&'static str, String)>,
+    dtype: String,
+    device: &Device,
+    verdict: Verdict,
+    work: Work,
+) -> Row {
     let mut params = line.params();
-    params.extend(case.about().into_iter().map(|(name, value)| (name.to_owned(), value.into())));
-    let work = case.work();
-    let mut row = Row {
+    params.extend(about.into_iter().map(|(name, value)| (name.to_owned(), value.into())));
+    Row {
         case: line.to_string(),
         op: line.op,
         params,
         device: device.to_string(),
-        dtype: case.dtype(),
+        dtype,
         verified: verdict.passed,
         error: named(verdict.error),
         figures: named(verdict.figures),
@@ -264,16 +284,7 @@ pub fn measure(
         roofline: None,
         baseline: None,
         note: verdict.note,
-    };
-    if !row.verified {
-        return Ok(Ok(row));
     }
-    let rival = case.baseline();
-    let (ours, theirs) = timing::race(limits, rival.is_some(), &mut |side| case.call(side), &|| device.synchronize())?;
-    row.seconds = Some(ours);
-    row.roofline = best.judge(work.bytes, work.flops, ours.median);
-    row.baseline = rival.zip(theirs).map(|(name, t)| Baseline { name, seconds: t.median, ratio: t.median / ours.median });
-    Ok(Ok(row))
 }
 
 /// Figures as JSON, which has no NaN and no infinity; they become null.

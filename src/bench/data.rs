@@ -13,6 +13,7 @@ use super::{
     Line, Prepared, REAL_MODEL, Request,
     capture::Captured,
     host,
+    spectrum::{Shape, Spectrum},
     tokens::{Sequences, Text, Tokens},
 };
 use crate::{
@@ -28,6 +29,8 @@ use crate::{
 pub(super) enum Matrices {
     /// Seeded, with singular values that fall like 1/j.
     Power { batch: usize, rows: usize, cols: usize, seed: u64 },
+    /// One, seeded, with the singular values of a spectrum.
+    Made { spectrum: Spectrum, rows: usize, cols: usize, seed: u64 },
     /// A tensor [.., tokens, width] of a safetensors file.
     File { path: String, tensor: String },
     /// Keys before RoPE, or values, of every layer and key-value head of a model, over windows of text.
@@ -41,6 +44,10 @@ impl Matrices {
             Self::Power { batch, rows, cols, seed } => {
                 let line = line.with("data", "power").with("batch", *batch).with("rows", *rows);
                 line.with("cols", *cols).with("seed", *seed)
+            }
+            Self::Made { spectrum, rows, cols, seed } => {
+                let line = line.with("data", spectrum.shape.name()).with("rows", *rows).with("cols", *cols);
+                line.with("kappa", spectrum.kappa).with("at", spectrum.rank).with("seed", *seed)
             }
             Self::File { path, tensor } => line.with("data", "file").with("input", path.clone()).with("tensor", tensor.clone()),
             Self::Model { values, windows } => {
@@ -65,8 +72,25 @@ impl Matrices {
                 expect_real_model(line)?;
                 Ok(Self::Model { values: side == "values", windows: line.count("windows", MOST_WINDOWS)? })
             }
-            other => Err(line.refuse(&format!("data={other}"), "power, file, keys or values")),
+            other => match Shape::NAMES.iter().find(|(name, _)| *name == other) {
+                Some((_, shape)) => Self::parse_made(*shape, line),
+                None => Err(line.refuse(&format!("data={other}"), "power, a spectrum, file, keys or values")),
+            },
         }
+    }
+}
+
+impl Matrices {
+    fn parse_made(shape: Shape, line: &mut Line) -> Result<Self> {
+        const MOST: usize = 1 << 24;
+        let limit = "a number from 1 to 1e30";
+        let (rows, cols) = (line.count("rows", MOST)?, line.count("cols", MOST)?);
+        let kappa: f64 = line.parsed("kappa", limit)?;
+        if !(1.0..=1e30).contains(&kappa) {
+            return Err(line.refuse(&format!("kappa={kappa}"), limit));
+        }
+        let rank = line.count("at", rows.min(cols))?;
+        Ok(Self::Made { spectrum: Spectrum { shape, kappa, rank }, rows, cols, seed: line.parsed("seed", "a whole number")? })
     }
 }
 
@@ -236,6 +260,13 @@ impl Inputs {
                     return Ok(Err(reason));
                 }
                 power(*batch, *rows, *cols, *seed, &self.host)?
+            }
+            Matrices::Made { spectrum, rows, cols, seed } => {
+                // Factors in f64, and the oracle's.
+                if let Some(reason) = too_large([*rows, *cols, 40].into_iter().try_fold(1usize, usize::checked_mul)) {
+                    return Ok(Err(reason));
+                }
+                Tensor::from_slice(&spectrum.matrix(*rows, *cols, *seed), &[1, *rows, *cols], &self.host)?
             }
             Matrices::File { path, tensor } => self.file_tensor(path, tensor)?,
             Matrices::Model { values, windows } => match self.captured(*windows)? {

@@ -1,11 +1,13 @@
 //! The engine of `kvbench`: plans cases, makes their data, checks each result against an f64 oracle, times what is
 //! right beside its rival, and says how near the device's measured limits it came.
 
+mod accuracy;
 pub mod attention;
 mod capture;
 mod case;
 mod data;
 pub mod doctor;
+mod factors;
 mod host;
 mod limits;
 pub mod linear;
@@ -15,6 +17,7 @@ mod oracle;
 mod params;
 pub mod roofline;
 mod roofline_gpu;
+mod spectrum;
 pub mod svd;
 pub mod sweep;
 pub mod timing;
@@ -26,7 +29,7 @@ pub use case::{Case, Line, Verdict, Work, measure};
 use data::Inputs;
 
 use crate::{
-    Device, Dtype, InputError, Result,
+    Device, Dtype, Error, InputError, Result,
     device::Kind,
     report::{DeviceInfo, Document, Row, SCHEMA, Skipped},
 };
@@ -51,6 +54,8 @@ pub struct Request {
     pub seed: u64,
     /// Fewer cases and runs.
     pub quick: bool,
+    /// The accuracy of truncated SVD over a grid of spectra, conditions, shapes and dtypes, and nothing else.
+    pub accuracy: bool,
     /// Cases of truncated SVD.
     pub svd: Option<svd::Sweep>,
     /// Cases of attention.
@@ -94,7 +99,7 @@ impl Planned {
             "attention" => attention::Spec::parse(line).map(Self::Attention),
             "linear" => linear::Spec::parse(line).map(Self::Linear),
             "mask" => mask::Spec::parse(line).map(Self::Mask),
-            _ => Err(line.refuse("an unknown operation", "svd, attention, linear or mask")),
+            _ => Err(line.refuse("an unknown operation", "svd, svd-accuracy, attention, linear or mask")),
         }
     }
 
@@ -124,6 +129,9 @@ impl Planned {
 /// A wrong result is no error here: its row is not verified and has no time.
 pub fn run(request: &Request, watcher: &mut dyn Watcher) -> Result<Document> {
     let mut inputs = Inputs::new(request);
+    if accuracy::is_asked_for(request)? {
+        return accuracy::run(request, &mut inputs, watcher);
+    }
     watcher.doing("planning");
     let planned = plan(request, &mut inputs)?;
     inputs.take_remarks().iter().for_each(|line| watcher.say(line));
@@ -138,7 +146,7 @@ pub fn run(request: &Request, watcher: &mut dyn Watcher) -> Result<Document> {
         _ if request.quick => timing::Limits::quick(),
         _ => timing::Limits::usual(),
     };
-    let mut document = empty_document(&request.device.to_string(), &best);
+    let mut document = empty_document(&request.device.to_string(), Some(&best));
     for case in planned {
         let line = case.line().to_string();
         watcher.doing(&line);
@@ -149,10 +157,7 @@ pub fn run(request: &Request, watcher: &mut dyn Watcher) -> Result<Document> {
             Ok(mut case) => measure(&mut *case, &request.device, &limits, &best)?,
         };
         match outcome {
-            Err(reason) if request.only.is_some() => {
-                let error = InputError::new("--only", line, "a case that applies");
-                return Err(error.hint(reason).into());
-            }
+            Err(reason) if request.only.is_some() => return Err(does_not_apply(line, reason)),
             Err(reason) => document.skipped.push(Skipped { case: line, reason }),
             Ok(row) => {
                 watcher.done(&row)?;
@@ -161,6 +166,10 @@ pub fn run(request: &Request, watcher: &mut dyn Watcher) -> Result<Document> {
         }
     }
     Ok(document)
+}
+
+fn does_not_apply(line: String, reason: String) -> Error {
+    InputError::new("--only", line, "a case that applies").hint(reason).into()
 }
 
 /// Takes the element type out of a case.
@@ -199,9 +208,11 @@ fn plan(request: &Request, inputs: &mut Inputs) -> Result<Vec<Planned>> {
     Ok(planned)
 }
 
-fn empty_document(device: &str, best: &roofline::Limits) -> Document {
+fn empty_document(device: &str, best: Option<&roofline::Limits>) -> Document {
     let mut about = DeviceInfo { name: device.to_owned(), ..DeviceInfo::default() };
-    best.describe(&mut about);
+    if let Some(best) = best {
+        best.describe(&mut about);
+    }
     Document {
         schema: SCHEMA,
         version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -209,6 +220,7 @@ fn empty_document(device: &str, best: &roofline::Limits) -> Document {
         host: host::host(),
         device: about,
         rows: Vec::new(),
+        beyond: Vec::new(),
         skipped: Vec::new(),
     }
 }

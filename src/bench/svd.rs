@@ -9,19 +9,20 @@
 
 use std::rc::Rc;
 
-use faer::{Mat, MatRef};
+use faer::MatRef;
 use rayon::prelude::*;
 
 use super::{
     Case, Line, Prepared, Request, Verdict, Work,
     data::{Batch, Inputs, Matrices},
+    factors::Factors,
     oracle::worst_of,
     timing::Side,
 };
 use crate::{
     Dtype, Error, Result,
     device::Kind,
-    svd::{self, Info, Options, Rank, Rung, Svd},
+    svd::{self, Options, Rank, Rung, Svd},
 };
 
 /// Largest error over the least possible one for a result to count as right.
@@ -43,11 +44,11 @@ pub struct Sweep {
     /// Relative errors to stay below, instead of ranks.
     pub tolerance: Option<Vec<f64>>,
     /// Where the ladder of methods starts.
-    pub accuracy: Option<Vec<Rung>>,
+    pub start: Option<Vec<Rung>>,
 }
 
 /// The rungs by name.
-pub const ACCURACIES: [(&str, Rung); 3] = [("single", Rung::Single), ("double", Rung::Double), ("jacobi", Rung::Jacobi)];
+pub const STARTS: [(&str, Rung); 3] = [("single", Rung::Single), ("double", Rung::Double), ("jacobi", Rung::Jacobi)];
 
 #[derive(Clone, Copy, Debug)]
 enum Asked {
@@ -83,7 +84,7 @@ pub(super) fn plan(sweep: &Sweep, request: &Request, inputs: &mut Inputs) -> Res
     let mut specs = Vec::new();
     for matrices in &sources {
         for dtype in dtypes.iter().copied() {
-            for start in sweep.accuracy.as_deref().unwrap_or(&[Rung::Single]).iter().copied() {
+            for start in sweep.start.as_deref().unwrap_or(&[Rung::Single]).iter().copied() {
                 specs.extend(asked.iter().map(|asked| Spec { matrices: matrices.clone(), dtype, asked: *asked, start }));
             }
         }
@@ -112,8 +113,8 @@ impl Spec {
             Asked::Rank(rank) => line.with("rank", rank),
             Asked::Tolerance(tolerance) => line.with("tolerance", tolerance),
         };
-        let named = ACCURACIES.iter().find(|(_, rung)| *rung == self.start && self.start != Rung::default());
-        named.map_or_else(|| line.clone(), |(name, _)| line.clone().with("accuracy", *name))
+        let named = STARTS.iter().find(|(_, rung)| *rung == self.start && self.start != Rung::default());
+        named.map_or_else(|| line.clone(), |(name, _)| line.clone().with("start", *name))
     }
 
     pub(super) fn parse(mut line: Line) -> Result<Self> {
@@ -127,11 +128,11 @@ impl Spec {
                 Asked::Tolerance(tolerance.ok_or_else(|| line.refuse(&format!("tolerance={text}"), limit))?)
             }
         };
-        let start = match line.take("accuracy") {
+        let start = match line.take("start") {
             None => Rung::default(),
             Some(name) => {
-                let found = ACCURACIES.iter().find(|(known, _)| *known == name).map(|(_, rung)| *rung);
-                found.ok_or_else(|| line.refuse(&format!("accuracy={name}"), "single, double or jacobi"))?
+                let found = STARTS.iter().find(|(known, _)| *known == name).map(|(_, rung)| *rung);
+                found.ok_or_else(|| line.refuse(&format!("start={name}"), "single, double or jacobi"))?
             }
         };
         line.finish()?;
@@ -190,22 +191,23 @@ impl Truncation {
     fn judge(&self, factors: &[Factors]) -> Verdict {
         let finite: Vec<&Factors> = factors.iter().filter(|f| f.norm.is_finite()).collect();
         let worst = |figure: fn(&Factors) -> f64| worst_of(finite.iter().map(|f| figure(f)));
-        let mut passed = worst(|f| f.optimal_ratio) <= OPTIMAL_LIMIT
+        let [_, rows, cols] = self.batch.dimensions();
+        let optimal_ratio = worst_of(finite.iter().map(|f| f.optimal_ratio(rows.min(cols))));
+        let mut passed = optimal_ratio <= OPTIMAL_LIMIT
             && worst(|f| f.orthogonality) <= ORTHOGONALITY_LIMIT
-            && factors.iter().all(|f| f.norm.is_finite() != f.marked);
+            && factors.iter().all(|f| f.norm.is_finite() != f.is_marked());
         if let Asked::Tolerance(tolerance) = self.spec.asked {
             passed &= worst(|f| f.relative) <= tolerance * OPTIMAL_LIMIT;
             let fewest = |i: usize| self.batch.rank_for(i, tolerance / OPTIMAL_LIMIT);
             passed &= factors.iter().enumerate().all(|(i, f)| f.rank <= fewest(i));
         }
-        let [_, rows, cols] = self.batch.dimensions();
         let kept_bytes = self.kept * (rows + cols) as f64 / (rows * cols) as f64;
         let unusable = factors.len() - finite.len();
         Verdict {
             passed,
             error: vec![
                 ("relative", worst(|f| f.relative)),
-                ("optimal_ratio", worst(|f| f.optimal_ratio)),
+                ("optimal_ratio", optimal_ratio),
                 ("orthogonality", worst(|f| f.orthogonality)),
             ],
             figures: vec![("kept_bytes", kept_bytes), ("mean_rank", self.kept)],
@@ -256,74 +258,4 @@ impl Case for Truncation {
             Side::Baseline => self.theirs(),
         }
     }
-}
-
-/// What one matrix came out as, held against f64.
-struct Factors {
-    rank: usize,
-    /// Norm of the matrix; NaN when it is not finite.
-    norm: f64,
-    /// Whether the result says that something is wrong with this matrix.
-    marked: bool,
-    relative: f64,
-    optimal_ratio: f64,
-    orthogonality: f64,
-}
-
-impl Factors {
-    fn all(svd: &Svd, batch: &Batch) -> Result<Vec<Self>> {
-        let [count, rows, cols] = batch.dimensions();
-        let width = svd.s.shape()[1];
-        let (u, s, v) = (svd.u.to_f32_vec()?, svd.s.to_f32_vec()?, svd.v.to_f32_vec()?);
-        let verdicts = svd.verdicts()?;
-        let one = |i: usize| {
-            let matrix = MatRef::from_row_major_slice(&batch.wide[i * rows * cols..][..rows * cols], rows, cols);
-            let u = MatRef::from_row_major_slice(&u[i * rows * width..][..rows * width], rows, width);
-            let v = MatRef::from_row_major_slice(&v[i * cols * width..][..cols * width], cols, width);
-            let rank = verdicts[i].rank;
-            let (norm, optimum) = (batch.norms[i], batch.optimum(i, rank));
-            let rounding = rounding(rows.min(cols));
-            let residual = residual(matrix, widened(u, rank), &s[i * width..][..rank], widened(v, rank));
-            let relative = if norm > 0.0 { residual / norm } else { residual };
-            let off = worst_of([u, v].into_iter().map(|q| off_orthonormal(&widened(q, rank))));
-            let marked = verdicts[i].info == Info::NonFinite;
-            Self { rank, norm, marked, relative, optimal_ratio: over_optimum(relative, optimum, rounding), orthogonality: off }
-        };
-        Ok((0..count).into_par_iter().map(one).collect())
-    }
-}
-
-/// Relative error that f32 factors of `columns` columns may have by rounding alone.
-fn rounding(columns: usize) -> f64 {
-    8.0 * (columns as f64).sqrt() * f64::from(f32::EPSILON)
-}
-
-/// Error over the least possible one. Where that is below rounding, as at full rank, the error is held against the
-/// rounding instead.
-fn over_optimum(relative: f64, optimum: f64, rounding: f64) -> f64 {
-    if optimum > rounding { relative / optimum } else { (relative / rounding).max(1.0) }
-}
-
-fn widened(factor: MatRef<'_, f32>, rank: usize) -> Mat<f64> {
-    Mat::from_fn(factor.nrows(), rank, |i, j| f64::from(factor[(i, j)]))
-}
-
-/// Frobenius norm of A - U S V'.
-fn residual(a: MatRef<'_, f32>, u: Mat<f64>, s: &[f32], v: Mat<f64>) -> f64 {
-    let scaled = Mat::<f64>::from_fn(u.nrows(), u.ncols(), |i, j| u[(i, j)] * f64::from(s[j]));
-    let product = &scaled * v.transpose();
-    let mut sum = 0.0;
-    for j in 0..a.ncols() {
-        for i in 0..a.nrows() {
-            sum += (f64::from(a[(i, j)]) - product[(i, j)]).powi(2);
-        }
-    }
-    sum.sqrt()
-}
-
-/// Largest entry of Q'Q - 1.
-fn off_orthonormal(q: &Mat<f64>) -> f64 {
-    let gram = q.transpose() * q;
-    let entry = |i: usize, j: usize| (gram[(i, j)] - f64::from(u8::from(i == j))).abs();
-    worst_of((0..gram.nrows()).flat_map(|i| (0..gram.ncols()).map(move |j| (i, j))).map(|(i, j)| entry(i, j)))
 }

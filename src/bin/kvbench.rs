@@ -121,7 +121,11 @@ struct SvdArgs {
     tolerance: Option<String>,
     /// Where the ladder of methods starts: single,double,jacobi [default: single]
     #[arg(long, value_name = "LIST")]
-    accuracy: Option<String>,
+    start: Option<String>,
+    /// Instead of times, the accuracy of both modes over a grid of spectra, conditions, shapes and dtypes; exits 1 if a
+    /// promise is broken
+    #[arg(long, conflicts_with_all = ["batch", "rows", "cols", "rank", "tolerance", "start"])]
+    accuracy: bool,
 }
 
 /// Lists `a,b,c`, ranges `1k..64k` that double, suffixes k and M.
@@ -293,6 +297,7 @@ fn request(common: &Common, command: Option<&Command>) -> Result<Request> {
         only: common.only.clone(),
         seed: common.seed,
         quick: common.quick,
+        accuracy: matches!(command, Some(Command::Svd(args)) if args.accuracy),
         svd: match command {
             Some(Command::Svd(args)) => Some(svd_sweep(args)?),
             _ => every.then(svd::Sweep::default),
@@ -319,7 +324,7 @@ fn svd_sweep(args: &SvdArgs) -> Result<svd::Sweep> {
         cols: numbers("--cols", args.cols.as_deref(), 1 << 20)?,
         rank: numbers("--rank", args.rank.as_deref(), 1 << 20)?,
         tolerance: args.tolerance.as_deref().map(|list| sweep::shares("--tolerance", list)).transpose()?,
-        accuracy: args.accuracy.as_deref().map(|list| sweep::names("--accuracy", list, &svd::ACCURACIES)).transpose()?,
+        start: args.start.as_deref().map(|list| sweep::names("--start", list, &svd::STARTS)).transpose()?,
     })
 }
 

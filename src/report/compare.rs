@@ -20,7 +20,7 @@ const LIMIT: u64 = 64 << 20;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Verdict {
-    /// Medians within 5 %.
+    /// Medians within 5 %; of cases without times, right in both.
     Same,
     /// B's median is lower by more than 5 %, and lower than even the fastest run of A.
     Faster,
@@ -170,8 +170,14 @@ fn compared(a: &Row, b: &Row) -> Compared {
     let verdict = match (a.seconds, b.seconds) {
         (Some(a), Some(b)) => verdict(a, b),
         (Some(_), None) => Verdict::Failed,
-        (None, None) => Verdict::Wrong,
         (None, Some(_)) => Verdict::Repaired,
+        // Wrong, or never timed.
+        (None, None) => match (a.verified, b.verified) {
+            (true, true) => Verdict::Same,
+            (true, false) => Verdict::Failed,
+            (false, true) => Verdict::Repaired,
+            (false, false) => Verdict::Wrong,
+        },
     };
     let (case, device, dtype) = (a.case.clone(), a.device.clone(), a.dtype.clone());
     Compared { case, device, dtype, a: a.seconds, b: b.seconds, ratio, verdict }

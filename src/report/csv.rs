@@ -13,9 +13,15 @@ const COLUMNS: &[Column] = &[
     ("error_relative", |r| number(r.error("relative"))),
     ("error_optimal_ratio", |r| number(r.error("optimal_ratio"))),
     ("error_orthogonality", |r| number(r.error("orthogonality"))),
+    ("error_of_limit", |r| number(r.error("of_limit"))),
+    ("error_orthogonality_u", |r| number(r.error("orthogonality_u"))),
+    ("error_orthogonality_v", |r| number(r.error("orthogonality_v"))),
+    ("error_residual", |r| number(r.error("residual"))),
+    ("error_singular_values", |r| number(r.error("singular_values"))),
     ("error_attention_output", |r| number(r.error("attention_output"))),
     ("error_keys", |r| number(r.error("keys"))),
     ("error_values", |r| number(r.error("values"))),
+    ("kappa", |r| number(r.figure("kappa"))),
     ("kept_bytes", |r| number(r.figure("kept_bytes"))),
     ("seconds_median", |r| number(r.seconds.map(|s| s.median))),
     ("seconds_min", |r| number(r.seconds.map(|s| s.min))),
@@ -33,10 +39,10 @@ const COLUMNS: &[Column] = &[
     ("note", |r| r.note.clone()),
 ];
 
-/// The rows of a run with a header line; what is unknown is empty.
+/// The rows of a run with a header line, those beyond what is promised last; what is unknown is empty.
 pub fn csv(document: &Document) -> String {
     let mut out = line(COLUMNS.iter().map(|(name, _)| (*name).to_owned()));
-    for row in &document.rows {
+    for row in document.rows.iter().chain(&document.beyond) {
         out += &line(COLUMNS.iter().map(|(_, cell)| cell(row).unwrap_or_default()));
     }
     out

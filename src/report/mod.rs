@@ -33,6 +33,9 @@ pub struct Document {
     pub device: DeviceInfo,
     /// A row per case.
     pub rows: Vec<Row>,
+    /// Cases outside what is promised: with their figures, and `verified` as if it were; none of them counts as a failure.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub beyond: Vec<Row>,
     /// Cases that were asked for and do not apply.
     #[serde(default)]
     pub skipped: Vec<Skipped>,

@@ -414,7 +414,9 @@ fn is_dense(a: &Tensor) -> bool {
     let segment = 16 / a.dtype().bytes_of(1);
     let (columns, strides) = (a.shape().last().copied().unwrap_or(0), a.strides());
     let strides = &strides[..strides.len() - 1];
-    a.address().get().is_multiple_of(16) && columns % segment == 0 && strides.iter().all(|stride| stride % segment == 0)
+    a.address().get().is_multiple_of(16)
+        && columns.is_multiple_of(segment)
+        && strides.iter().all(|stride| stride.is_multiple_of(segment))
 }
 
 /// A'A of the matrices that are to be solved.

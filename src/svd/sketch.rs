@@ -373,18 +373,22 @@ impl<'a> Sketch<'a> {
         Solver { source, task, workspace: &mut workspace, outputs }.solve()
     }
 
-    /// Energy that more blocks would bring in, from what the last two did: a geometric series.
+    /// Energy that more blocks would bring in, from what the last two did: a geometric series for each singular value, as
+    /// large ones are found long before those next to the tail.
     fn missed(&mut self, blocks: usize, s: &[f32]) -> f64 {
-        let [last, both] = [1, 2].map(|count| self.gain(blocks, count, s));
-        let before = both - last;
-        let slope = if before > 0.0 { (last / before).clamp(0.0, SLOWEST) } else { 0.0 };
-        last * slope / (1.0 - slope)
+        let [last, both] = [1, 2].map(|count| self.gains(blocks, count, s));
+        let series = last.iter().zip(&both).map(|(last, both)| {
+            let before = both - last;
+            let slope = if before > 0.0 { (last / before).min(SLOWEST) } else { SLOWEST };
+            last * slope / (1.0 - slope)
+        });
+        series.sum()
     }
 
-    /// Energy that the last `count` blocks brought in, at most. Where T w = t w for T = Z'Z and w = (v, x) with x the part in
-    /// those blocks, v in the space of the others has the Rayleigh quotient t - (t x'x - x'Cx) / v'v, C being their corner
-    /// of T.
-    fn gain(&mut self, blocks: usize, count: usize, s: &[f32]) -> f64 {
+    /// Energy that the last `count` blocks brought to each singular value, at most. Where T w = t w for T = Z'Z and w = (v, x)
+    /// with x the part in those blocks, v in the space of the others has the Rayleigh quotient t - (t x'x - x'Cx) / v'v, C being
+    /// their corner of T.
+    fn gains(&mut self, blocks: usize, count: usize, s: &[f32]) -> Vec<f64> {
         let (block, width, rank) = (self.plan.block, self.plan.width(), s.len());
         let (first, len) = ((blocks - count) * block, count * block);
         let z = MatRef::from_row_major_slice(&self.z[..self.rows * width], self.rows, width).subcols(first, len);
@@ -406,7 +410,7 @@ impl<'a> Sketch<'a> {
             let held: f64 = (0..len).map(|j| f64::from(x[(j, i)]).powi(2)).sum();
             (f64::from(s[i]).powi(2) * held - curved).max(0.0) / (1.0 - held).max(0.5)
         };
-        curved.iter().enumerate().map(lost).sum()
+        curved.iter().enumerate().map(lost).collect()
     }
 
     /// small = K W, with the signs of V.

@@ -65,3 +65,10 @@ fn a_case_pasted_as_only_gives_the_same_errors_again() {
         }
     }
 }
+
+#[test]
+fn kernels_keep_the_promises_of_both_modes() {
+    let (document, _) = emulated(&["svd", "--accuracy", "--dtype", "f32,bf16"]);
+    assert!(rows(&document).len() > 40, "{}", rows(&document).len());
+    assert!(rows(&document).iter().all(|row| row["device"] == "emulated" && row["verified"] == true), "{document:#}");
+}
