@@ -133,6 +133,15 @@ class Reading(unittest.TestCase):
         self.assertEqual([item.index for item in flow.way(graph, kernel.inner[0], length, min)], [1, 3, 4])
         self.assertEqual(kernel.own(), {0, 5})
 
+    def test_a_guard_reaches_what_is_only_behind_it(self):
+        guard, other = (sass.Place(Path("k.cu"), line) for line in (5, 9))
+        places = [[other], [guard, guard, other], [other], [guard, other, other]]
+        after = [[1, 3], [2], [3], []]
+        code = lambda frames: [sass.Instruction(0, None, "NOP", "", (place,)) for place in frames]
+        laid = object.__new__(Laid)
+        laid.graph = [Block(i, code(frames), to) for i, (frames, to) in enumerate(zip(places, after))]
+        self.assertEqual(laid.behind((guard.file, 5, 6)), {1, 2})
+
     def test_what_instructions_take(self):
         tensor = {
             "HMMA.16816.F32.BF16": 2048 / 1270,
