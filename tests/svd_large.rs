@@ -86,6 +86,39 @@ fn sketches_find_values_beside_noise_when_large_ones_were_found_long_before() {
 }
 
 #[test]
+fn sketches_of_matrices_with_few_columns_are_complete() {
+    let mut cases = vec![("all ones", Matrix::from_fn(1100, 1030, |_, _| 1.0))];
+    cases.push(("one entry", Matrix::from_fn(1030, 1100, |i, j| f64::from(u8::from((i, j) == (700, 3))))));
+    for columns in [1, 10, 17, 60] {
+        let dense = crate::svd::normal(columns as u64, 1100, columns);
+        cases.push((
+            "few columns",
+            Matrix::from_fn(1100, 1030, |i, j| if j % 17 == 0 && j / 17 < columns { dense.at(i, j / 17) } else { 0.0 }),
+        ));
+    }
+    for (what, a) in cases {
+        let (tensor, a) = a.rounded();
+        let exact = a.singular_values();
+        for (mode, rank) in [(Mode::Safe, 20), (Mode::Fast, 20), (Mode::Safe, 3)] {
+            let svd = run(&tensor, Rank::Fixed(rank), &Options { mode, ..Options::default() });
+            let (f, least, verdict) = (factors(&svd, 0), least_error(&exact, rank), verdict(&svd));
+            let error = left(&svd, Output::Usv, &a);
+            let what = format!("{what} {mode:?} rank {rank}: {verdict:?}, error {error:e}, least {least:e}");
+            let limit = if mode == Mode::Safe { 1.001 } else { 1.02 };
+            assert!(error <= limit * least + 64.0 * EPS * a.norm(), "{what}");
+            assert!(
+                skew(&f.u, rank) <= 1e-5 && skew(&f.v, rank) <= 1e-5,
+                "{what}: {:e} {:e}",
+                skew(&f.u, rank),
+                skew(&f.v, rank)
+            );
+            let share = if mode == Mode::Safe { 1e-3 } else { 0.05 };
+            assert!((f.s[0] - exact[0]).abs() <= share * exact[0], "{what}: s[0] {:e}, {:e}", f.s[0], exact[0]);
+        }
+    }
+}
+
+#[test]
 fn sketches_keep_every_other_promise() {
     let s = spectrum("power law", 1030);
     let (tensor, a) = large(3, [1100, 1030], &s);

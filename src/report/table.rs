@@ -37,7 +37,7 @@ const ACCURACY: &[Column] = &[
     ("U'U - 1", RIGHT, |r| small(r.error("orthogonality_u")?)),
     ("V'V - 1", RIGHT, |r| small(r.error("orthogonality_v")?)),
     ("AV - US", RIGHT, |r| small(r.error("residual")?)),
-    ("s", RIGHT, |r| small(r.error("values")?)),
+    ("s", RIGHT, |r| small(r.error("singular_values")?)),
     ("kept", LEFT, |r| Some(if r.verified { "yes" } else { "NO" }.to_owned())),
 ];
 

@@ -64,8 +64,8 @@ pub(super) fn truncated(
             let source = Source::new(matrix(a, sizes, index)?);
             let task = Task::new(rank.at_most(source.columns), options, source.is_wide());
             part.fill(sizes, options, source, memory, |source, outputs, memory| {
-                if let Some(sketch) = Sketch::new(&source, &task, memory) {
-                    return sketch.solve(source, task, options.seed, outputs, steps);
+                if let Some(sketch) = Sketch::new(&source, &task, options.seed, memory) {
+                    return sketch.solve(source, task, outputs, steps);
                 }
                 let mut workspace = Workspace::new(source.columns, task.rank.columns(), memory);
                 Solver { source, task, workspace: &mut workspace, outputs }.solve()

@@ -35,9 +35,11 @@ const MISSED: f64 = 1.5e-3;
 const ROUNDING: f64 = 1e-9;
 /// A block brings in a share of what the one before did, which is not believed to be larger than this.
 const SLOWEST: f64 = 0.9;
-/// A pass that leaves this share of a column's squared length has orthogonalized it, and so many passes always have.
+/// A pass that leaves this share of a column's squared length has orthogonalized it.
 const KEPT: f64 = 0.5;
-const ROUNDS: usize = 6;
+const ROUNDS: usize = 8;
+/// A column of which less than this share of its squared length is left holds noise alone.
+const NOISE: f64 = 1e-12;
 /// Columns whose Cholesky pivots keep this share of their diagonal are orthonormalized by way of their moments.
 const PIVOT: f64 = 1e-5;
 /// Below this share of the energy, what is left out is measured entry by entry.
@@ -89,8 +91,11 @@ pub(super) struct Sketch<'a> {
     mix: &'a mut [f32],
     /// Two tiles for each thread.
     tiles: &'a mut [f32],
-    /// Three squares of a block.
+    /// Two squares of a block.
     squares: &'a mut [f64],
+    /// Not zero for the columns of `next` that hold noise alone.
+    noise: &'a mut [f64],
+    seed: u64,
     /// The singular values of Z.
     s: &'a mut [f32],
     work: &'a mut [f64],
@@ -102,12 +107,12 @@ impl<'a> Sketch<'a> {
         columns > GRAM_COLUMNS && Plan::new(columns, rank, Mode::Safe).is_some()
     }
 
-    fn lengths(plan: Plan, rows: usize, columns: usize, rank: usize) -> [usize; 8] {
+    fn lengths(plan: Plan, rows: usize, columns: usize, rank: usize) -> [usize; 9] {
         let (width, block) = (plan.width(), plan.block);
         let singles = [columns * width, rows * width, columns * block, width * block.max(rank)];
         let [k, z, next, mix] = singles.map(|len| len.div_ceil(2));
         let tiles = TILES / 2 * rayon::current_num_threads();
-        [k, z, next, mix, tiles, 3 * block * block, rank.div_ceil(2), Workspace::elements(width, rank)]
+        [k, z, next, mix, tiles, 2 * block * block, block, rank.div_ceil(2), Workspace::elements(width, rank)]
     }
 
     /// Elements for matrices of `rows` x `columns` in the tall orientation, which [`Sketch::serves`].
@@ -117,15 +122,16 @@ impl<'a> Sketch<'a> {
     }
 
     /// Nothing for a matrix that it does not serve.
-    pub(super) fn new(source: &Source, task: &Task, memory: &'a mut [f64]) -> Option<Self> {
+    pub(super) fn new(source: &Source, task: &Task, seed: u64, memory: &'a mut [f64]) -> Option<Self> {
         let rank = task.rank.columns();
         let plan = Plan::new(source.columns, rank, task.mode).filter(|_| source.columns > GRAM_COLUMNS)?;
         let mut rest = memory;
-        let [k, z, next, mix, tiles, squares, s, work] = Self::lengths(plan, source.rows, source.columns, rank).map(|len| {
-            let (part, tail) = std::mem::take(&mut rest).split_at_mut(len);
-            rest = tail;
-            part
-        });
+        let [k, z, next, mix, tiles, squares, noise, s, work] =
+            Self::lengths(plan, source.rows, source.columns, rank).map(|len| {
+                let (part, tail) = std::mem::take(&mut rest).split_at_mut(len);
+                rest = tail;
+                part
+            });
         let [k, z, next, mix, tiles, s] = [k, z, next, mix, tiles, s].map(bytemuck::cast_slice_mut);
         Some(Self {
             plan,
@@ -137,22 +143,17 @@ impl<'a> Sketch<'a> {
             mix,
             tiles,
             squares,
+            noise,
+            seed,
             s: &mut s[..rank],
             work,
         })
     }
 
-    pub(super) fn solve(
-        mut self,
-        mut source: Source,
-        task: Task,
-        seed: u64,
-        outputs: Outputs,
-        steps: Steps,
-    ) -> Result<Verdict> {
+    pub(super) fn solve(mut self, mut source: Source, task: Task, outputs: Outputs, steps: Steps) -> Result<Verdict> {
         let mut energy = self.energy(&source)?;
         if !SAFE_ENERGY.contains(&energy) {
-            let largest = source.largest(self.tiles)?;
+            let largest = self.largest(&source)?;
             if !largest.is_finite() {
                 return Ok(outputs.void(Info::NonFinite));
             }
@@ -165,7 +166,10 @@ impl<'a> Sketch<'a> {
         let Outputs { tall, s: s_out, small, stride } = outputs;
         debug_assert_eq!(stride, task.rank.columns(), "a matrix that is sketched has more columns than are asked for");
         let s = std::mem::take(&mut self.s);
-        let blocks = self.grow_to(self.plan.first, 0, &source, seed, steps)?;
+        if !self.grow(0, self.plan.first, &source, steps)? {
+            return Ok(Outputs { tall, s: s_out, small, stride }.void(Info::Stuck));
+        }
+        let blocks = self.plan.first;
         let (blocks, rung) = match self.converge(blocks, energy, &source, task, (tall, s), steps)? {
             Ok(found) => found,
             Err(info) => return Ok(Outputs { tall, s: s_out, small, stride }.void(info)),
@@ -203,27 +207,46 @@ impl<'a> Sketch<'a> {
         Ok(sums.iter().sum())
     }
 
-    /// Makes blocks `have`..`want` of K and Z.
-    fn grow_to(&mut self, want: usize, have: usize, source: &Source, seed: u64, steps: Steps) -> Result<usize> {
+    /// The largest magnitude; NaN when an entry is not finite.
+    fn largest(&mut self, source: &Source) -> Result<f32> {
+        let mut largest = vec![0.0f32; source.rows.div_ceil(PANEL)];
+        panels(&mut largest, 1, self.tiles, |panel, largest, tile| {
+            for depth in chunks(source.columns) {
+                let tile = source.tile(rows_of(panel, source.rows), depth, tile)?;
+                let entries = (0..tile.nrows()).flat_map(|i| (0..tile.ncols()).map(move |j| tile[(i, j)].abs()));
+                largest[0] = entries.fold(largest[0], larger);
+                if !largest[0].is_finite() {
+                    break;
+                }
+            }
+            Ok(())
+        })?;
+        Ok(largest.into_iter().fold(0.0, larger))
+    }
+
+    /// Makes blocks `have`..`want` of K and Z; false when one was not to be had.
+    fn grow(&mut self, have: usize, want: usize, source: &Source, steps: Steps) -> Result<bool> {
         steps.more(2 * (want - have));
         for index in have..want {
             if index == 0 {
-                self.begin(source, seed)?;
+                self.begin(source)?;
             } else {
                 self.times_transpose(source, index - 1)?;
             }
             steps.done()?;
-            self.orthonormalize(index)?;
+            if !self.orthonormalize(index)? {
+                return Ok(false);
+            }
             self.times(source, index)?;
             steps.done()?;
         }
-        Ok(want)
+        Ok(true)
     }
 
     /// next = A' Omega. Omega is kept where Z will be.
-    fn begin(&mut self, source: &Source, seed: u64) -> Result<()> {
+    fn begin(&mut self, source: &Source) -> Result<()> {
         let (block, width) = (self.plan.block, self.plan.width());
-        let random = Stream::new(seed, 0);
+        let random = Stream::new(self.seed, 0);
         for (row, i) in self.z.chunks_exact_mut(width).take(self.rows).zip(0..) {
             // A block has whole halves of words.
             for (signs, half) in row[..block].chunks_exact_mut(16).zip((i * block as u64 / 16)..) {
@@ -268,20 +291,36 @@ impl<'a> Sketch<'a> {
         })
     }
 
-    /// Block `index` of K: what `next` has beside the blocks before, orthonormal.
-    fn orthonormalize(&mut self, index: usize) -> Result<()> {
+    /// Block `index` of K: what `next` has beside the blocks before, orthonormal. False when that was not to be had.
+    fn orthonormalize(&mut self, index: usize) -> Result<bool> {
         let (block, width) = (self.plan.block, self.plan.width());
+        let mut kept = 0.0;
         for round in 0..ROUNDS {
+            let before = squared_lengths(&self.next[..self.columns * block], block);
             self.remove_blocks(index)?;
-            // Columns of length one that lose little are orthogonal to the others; noise in their stead may lose much.
-            if self.normalize()? >= KEPT && round > 0 {
+            kept = self.normalize(&before)?;
+            // Columns of length one that lose little are orthogonal to the others.
+            if kept >= KEPT && round > 0 {
                 break;
             }
+            self.refill(index, round);
         }
         for (to, from) in self.k.chunks_exact_mut(width).take(self.columns).zip(self.next.chunks_exact(block)) {
             to[index * block..][..block].copy_from_slice(from);
         }
-        Ok(())
+        Ok(kept >= KEPT)
+    }
+
+    /// Replaces the columns of `next` that hold noise by random signs, of which the other columns and blocks have little.
+    fn refill(&mut self, index: usize, round: usize) {
+        let (block, columns) = (self.plan.block, self.columns);
+        let length = 1.0 / (columns as f32).sqrt();
+        for column in (0..block).filter(|column| self.noise[*column] != 0.0) {
+            let random = Stream::new(self.seed, 1 + ((index * ROUNDS + round) * block + column) as u64);
+            for (row, i) in self.next[..columns * block].chunks_exact_mut(block).zip(0..) {
+                row[column] = if random.bits(i) & 1 == 0 { length } else { -length };
+            }
+        }
     }
 
     /// next -= K K' next, over the first blocks of K.
@@ -308,18 +347,29 @@ impl<'a> Sketch<'a> {
     }
 
     /// Makes the columns of `next` orthonormal: by the Cholesky factor of their moments, or where that fails by Householder
-    /// reflections, which complete what is deficient. Returns the least squared length that a column had beside those before
-    /// it; zero where that was next to nothing.
-    fn normalize(&mut self) -> Result<f64> {
+    /// reflections. Returns the least squared length that a column had beside those before it; zero where that was next to
+    /// nothing. Columns of which only noise is left, of the squared lengths `before`, are marked.
+    fn normalize(&mut self, before: &[f64]) -> Result<f64> {
         let (block, columns) = (self.plan.block, self.columns);
         let next = &mut self.next[..columns * block];
         let (moments, inverse) = self.squares.split_at_mut(block * block);
         let inverse = &mut inverse[..block * block];
         moments_of(next, block, moments, bytemuck::cast_slice_mut(inverse));
+        for (i, (noise, before)) in self.noise.iter_mut().zip(before).enumerate() {
+            *noise = f64::from(u8::from(moments[i * block + i] <= NOISE * before));
+        }
+        if self.noise.iter().any(|noise| *noise != 0.0) {
+            return Ok(0.0);
+        }
         if !cholesky(moments, block) {
-            let q = MatRef::from_row_major_slice(next, columns, block).qr().compute_thin_Q();
+            let lengths = squared_lengths(next, block);
+            let found = MatRef::from_row_major_slice(next, columns, block).qr();
+            let (q, r) = (found.compute_thin_Q(), found.thin_R());
             for (i, row) in next.chunks_exact_mut(block).enumerate() {
                 row.iter_mut().enumerate().for_each(|(j, x)| *x = q[(i, j)]);
+            }
+            for (i, (noise, length)) in self.noise.iter_mut().zip(lengths).enumerate() {
+                *noise = f64::from(u8::from(f64::from(r[(i, i)]).powi(2) <= NOISE * length));
             }
             return Ok(0.0);
         }
@@ -358,7 +408,10 @@ impl<'a> Sketch<'a> {
                 return Ok(Ok((blocks, rung)));
             }
             tracing::debug!(blocks, "a sketch needs more blocks");
-            blocks = self.grow_to(blocks + 1, blocks, source, 0, steps)?;
+            if !self.grow(blocks, blocks + 1, source, steps)? {
+                return Ok(Err(Info::Stuck));
+            }
+            blocks += 1;
         }
     }
 
@@ -550,6 +603,20 @@ fn moments_of(rows: &[f32], width: usize, moments: &mut [f64], partial: &mut [f3
         add_product(MatMut::from_row_major_slice_mut(partial, width, width), true, block.transpose(), block, 1.0);
         moments.iter_mut().zip(&*partial).for_each(|(sum, part)| *sum += f64::from(*part));
     }
+}
+
+/// The larger of two magnitudes; NaN where one is.
+fn larger(a: f32, b: f32) -> f32 {
+    if a.is_nan() || b <= a { a } else { b }
+}
+
+/// The squared lengths of the columns of rows of `width`.
+fn squared_lengths(rows: &[f32], width: usize) -> Vec<f64> {
+    let mut lengths = vec![0.0; width];
+    for row in rows.chunks_exact(width) {
+        lengths.iter_mut().zip(row).for_each(|(sum, x)| *sum += f64::from(*x).powi(2));
+    }
+    lengths
 }
 
 /// Factorizes the moments into R'R, R above the diagonal and on it; false where a pivot is too small.
