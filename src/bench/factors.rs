@@ -58,7 +58,7 @@ impl Factors {
         let over = |error: f64, whole: f64| if whole > 0.0 { error / whole } else { error };
         let first = spectrum.first().copied().unwrap_or(f64::NAN);
         let last = rank.checked_sub(1).and_then(|last| spectrum.get(last)).copied().unwrap_or(f64::NAN);
-        let off = [u, v].map(|q| off_identity(q));
+        let off = [u, v].map(off_identity);
         Self {
             rank,
             info: verdict.info,
