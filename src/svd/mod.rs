@@ -108,15 +108,15 @@ pub enum Mode {
 /// What to make of each matrix A, [m, n]: the shapes of [`Svd::u`], [`Svd::s`] and [`Svd::v`], and what they are.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Output {
-    /// U [m, r], s [r], V [n, r]: A ~ U diag(s) V'.
+    /// U [m, r], s of r values, V [n, r]: A ~ U diag(s) V'.
     #[default]
     Usv,
-    /// u: latents A V [m, r]; s [r]; v: decoder V [n, r], its columns orthonormal: A ~ u v'. What a cache stores. Latents of
+    /// u: latents A V [m, r]; s: r values; v: decoder V [n, r], its columns orthonormal: A ~ u v'. What a cache stores. Latents of
     /// rows that were not in A are those rows times V.
     LatentDecoder,
-    /// u: Q [m, r], its columns orthonormal; s: nothing, [0]; v: (Q'A)' [n, r]: A ~ u v'.
+    /// u: Q [m, r], its columns orthonormal; s: nothing; v: (Q'A)' [n, r]: A ~ u v'.
     Qb,
-    /// s [r] alone; u [m, 0] and v [n, 0] are empty.
+    /// s alone, r values; u [m, 0] and v [n, 0] are empty.
     ValuesOnly,
 }
 
