@@ -35,6 +35,8 @@ const MISSED: f64 = 1.5e-3;
 const ROUNDING: f64 = 1e-9;
 /// A block brings in a share of what the one before did, which is not believed to be larger than this.
 const SLOWEST: f64 = 0.9;
+/// Singular values up to this many times the last one kept are next to the tail.
+const NEAR: f32 = 2.0;
 /// A pass that leaves this share of a column's squared length has orthogonalized it.
 const KEPT: f64 = 0.5;
 const ROUNDS: usize = 8;
@@ -426,16 +428,15 @@ impl<'a> Sketch<'a> {
         Solver { source, task, workspace: &mut workspace, outputs }.solve()
     }
 
-    /// Energy that more blocks would bring in, from what the last two did: a geometric series for each singular value, as
-    /// large ones are found long before those next to the tail.
+    /// Energy that more blocks would bring in, from what the last two did: a geometric series. How steeply it falls is taken
+    /// from the singular values next to the tail, as large ones are found long before.
     fn missed(&mut self, blocks: usize, s: &[f32]) -> f64 {
         let [last, both] = [1, 2].map(|count| self.gains(blocks, count, s));
-        let series = last.iter().zip(&both).map(|(last, both)| {
-            let before = both - last;
-            let slope = if before > 0.0 { (last / before).min(SLOWEST) } else { SLOWEST };
-            last * slope / (1.0 - slope)
-        });
-        series.sum()
+        let near = s.partition_point(|value| *value > NEAR * s[s.len() - 1]);
+        let [low, high] = [&last, &both].map(|gains| gains[near..].iter().sum::<f64>());
+        let before = high - low;
+        let slope = if before > 0.0 { (low / before).min(SLOWEST) } else { SLOWEST };
+        last.iter().sum::<f64>() * slope / (1.0 - slope)
     }
 
     /// Energy that the last `count` blocks brought to each singular value, at most. Where T w = t w for T = Z'Z and w = (v, x)
