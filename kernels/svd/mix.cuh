@@ -44,6 +44,7 @@ __device__ __forceinline__ void mix_rows(const SvdParams& p, unsigned char* smem
                 x[block][half] = load_four(p, at[half], block * 16 + k_lane * 4, rank, row + half * 8 < end);
             }
         }
+        __syncwarp();  // all of a row is read before any of it is replaced
         for (int first = 0; first < width; first += MIXED) {
             float sums[MIXED / 8][4] = {};
 #pragma unroll
