@@ -112,7 +112,8 @@ fn sketches_of_matrices_with_few_columns_are_complete() {
                 skew(&f.u, rank),
                 skew(&f.v, rank)
             );
-            let share = if mode == Mode::Safe { 0.02 } else { 0.1 };
+            // An error within 1.001 leaves this much to the largest of many values that lie close together.
+            let share = if mode == Mode::Safe { 0.02 } else { 0.05 };
             assert!((f.s[0] - exact[0]).abs() <= share * exact[0], "{what}: s[0] {:e}, {:e}", f.s[0], exact[0]);
         }
     }
