@@ -10,6 +10,7 @@ mod gpu;
 mod jacobi;
 mod kernels;
 mod lanes;
+mod panels;
 #[allow(dead_code, reason = "some constants are the kernels' alone")]
 mod params;
 mod sizes;
@@ -330,8 +331,7 @@ fn dispatch(a: &Tensor, sizes: Sizes, rank: Rank, options: &Options, out: &mut S
 }
 
 /// Bytes of scratch that [`truncated_into`] takes for matrices of `shape`, [.., m, n], and `columns` singular triplets on
-/// `device`; on the CPU, with as many threads as the current pool has. A ragged call takes at most what one matrix of all
-/// its rows would take for each thread.
+/// `device`; on the CPU, with as many threads as the current pool has.
 ///
 /// # Errors
 /// As [`truncated`] for the shape and the rank.

@@ -7,14 +7,13 @@
 //!
 //! Every product is made in panels of a fixed size, each by one thread, so bits do not depend on how many there are.
 
-use std::ops::Range;
-use std::sync::{Mutex, PoisonError};
-
-use faer::{Accum, MatMut, MatRef, Par, linalg::matmul::matmul};
-use rayon::prelude::*;
+use faer::{MatMut, MatRef};
 
 use super::{
     GRAM_COLUMNS, Info, Mode, Rank, Rung, Verdict,
+    panels::{
+        DEPTH, PANEL, TILES, add_product, cholesky, chunks, invert, larger, moments_of, panels, rows_of, squared_lengths,
+    },
     solver::{Outputs, SAFE_ENERGY, Solver, Task, Workspace},
     source::Source,
     vector::sum_of_squares,
@@ -24,11 +23,6 @@ use crate::{Result, philox::Stream};
 
 /// Columns beyond the rank that the smallest useful space has.
 const OVERSAMPLING: usize = 8;
-/// Rows of a panel, and of what one product sums over at a time.
-const PANEL: usize = 512;
-const DEPTH: usize = 1024;
-/// Two tiles of an f32 matrix.
-const TILES: usize = 2 * PANEL * DEPTH;
 /// Energy that further blocks might bring in, beside the energy left out; the promise leaves 2e-3.
 const MISSED: f64 = 1.5e-3;
 /// What rounding alone may bring in.
@@ -42,8 +36,6 @@ const KEPT: f64 = 0.5;
 const ROUNDS: usize = 8;
 /// A column of which less than this share of its squared length is left holds noise alone.
 const NOISE: f64 = 1e-12;
-/// Columns whose Cholesky pivots keep this share of their diagonal are orthonormalized by way of their moments.
-const PIVOT: f64 = 1e-5;
 /// Below this share of the energy, what is left out is measured entry by entry.
 const MEASURED: f64 = 1e-4;
 /// Rounding of the factors to f32: kept free below a tolerance.
@@ -559,97 +551,5 @@ fn unscale(found: &mut Outputs, task: &Task, scale: f64) {
     }
     if task.small_is_scaled {
         found.small.iter_mut().for_each(undo);
-    }
-}
-
-/// Gives every panel of `out` to some thread, with two tiles to work with.
-fn panels<T: Send>(
-    out: &mut [T],
-    panel: usize,
-    tiles: &mut [f32],
-    work: impl Fn(usize, &mut [T], &mut [f32]) -> Result<()> + Sync,
-) -> Result<()> {
-    let jobs = Mutex::new(out.chunks_mut(panel).enumerate());
-    tiles.par_chunks_exact_mut(TILES).try_for_each(|tiles| {
-        loop {
-            let job = jobs.lock().unwrap_or_else(PoisonError::into_inner).next();
-            let Some((index, out)) = job else { return Ok(()) };
-            work(index, out, tiles)?;
-        }
-    })
-}
-
-/// The rows of a panel.
-fn rows_of(panel: usize, rows: usize) -> Range<usize> {
-    panel * PANEL..rows.min((panel + 1) * PANEL)
-}
-
-/// What one product after another sums over.
-fn chunks(len: usize) -> impl Iterator<Item = Range<usize>> {
-    (0..len).step_by(DEPTH).map(move |start| start..len.min(start + DEPTH))
-}
-
-/// out = factor left right, or that added to it.
-fn add_product(out: MatMut<f32>, fresh: bool, left: MatRef<f32>, right: MatRef<f32>, factor: f32) {
-    let accum = if fresh { Accum::Replace } else { Accum::Add };
-    matmul(out, accum, left, right, factor, Par::Seq);
-}
-
-/// Q'Q of a matrix of rows of `width`, summed in f32 over DEPTH rows and in f64 over those.
-fn moments_of(rows: &[f32], width: usize, moments: &mut [f64], partial: &mut [f32]) {
-    moments.fill(0.0);
-    for block in rows.chunks(DEPTH * width) {
-        let block = MatRef::from_row_major_slice(block, block.len() / width, width);
-        let partial = &mut partial[..width * width];
-        add_product(MatMut::from_row_major_slice_mut(partial, width, width), true, block.transpose(), block, 1.0);
-        moments.iter_mut().zip(&*partial).for_each(|(sum, part)| *sum += f64::from(*part));
-    }
-}
-
-/// The larger of two magnitudes; NaN where one is.
-fn larger(a: f32, b: f32) -> f32 {
-    if a.is_nan() || b <= a { a } else { b }
-}
-
-/// The squared lengths of the columns of rows of `width`.
-fn squared_lengths(rows: &[f32], width: usize) -> Vec<f64> {
-    let mut lengths = vec![0.0; width];
-    for row in rows.chunks_exact(width) {
-        lengths.iter_mut().zip(row).for_each(|(sum, x)| *sum += f64::from(*x).powi(2));
-    }
-    lengths
-}
-
-/// Factorizes the moments into R'R, R above the diagonal and on it; false where a pivot is too small.
-fn cholesky(moments: &mut [f64], width: usize) -> bool {
-    for i in 0..width {
-        let diagonal = moments[i * width + i];
-        let (above, row) = moments.split_at_mut(i * width);
-        let row = &mut row[..width];
-        for other in above.chunks_exact(width) {
-            let factor = other[i];
-            row[i..].iter_mut().zip(&other[i..]).for_each(|(x, y)| *x -= factor * y);
-        }
-        let pivot = row[i];
-        if !(pivot > PIVOT * diagonal && diagonal > 0.0) {
-            return false;
-        }
-        row[i..].iter_mut().for_each(|x| *x /= pivot.sqrt());
-    }
-    true
-}
-
-/// The inverse of the upper triangular factor, zeros below its diagonal.
-fn invert(factor: &[f64], inverse: &mut [f64], width: usize) {
-    inverse.fill(0.0);
-    for i in (0..width).rev() {
-        let (above, below) = inverse.split_at_mut((i + 1) * width);
-        let row = &mut above[i * width..];
-        row[i] = 1.0;
-        for l in i + 1..width {
-            let other = &below[(l - i - 1) * width..][..width];
-            row[l..].iter_mut().zip(&other[l..]).for_each(|(x, y)| *x -= factor[i * width + l] * y);
-        }
-        row[i..].iter_mut().for_each(|x| *x /= factor[i * width + i]);
     }
 }
