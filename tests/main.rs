@@ -45,6 +45,8 @@ mod kernels_sparse;
 #[cfg(feature = "emulator")]
 mod kernels_svd;
 #[cfg(feature = "emulator")]
+mod kernels_svd_broad;
+#[cfg(feature = "emulator")]
 mod support;
 
 #[cfg(feature = "model")]

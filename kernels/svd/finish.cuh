@@ -3,8 +3,6 @@
 #pragma once
 #include "svd/spectrum.cuh"
 
-// A pivot of R'R below this share of its diagonal sends columns to be orthogonalized one by one.
-constexpr double PIVOT = 0.25, LEAST_DIAGONAL = 1e-4;
 // Energy that may stray off the diagonal of R, beside the energy left out.
 constexpr double STRAYS = 1e-4;
 // Columns whose moments are this near to the identity are orthonormal, in f32 and in 16 bits.
@@ -51,7 +49,7 @@ __device__ __forceinline__ bool cholesky(const Factor& at) {
         }
         __syncthreads();
         const double pivot = at.shared.products[k], diagonal = at.shared.diagonal[k];
-        if (!(pivot > PIVOT * diagonal && diagonal > LEAST_DIAGONAL)) return false;
+        if (!(pivot > SVD_PIVOT * diagonal && diagonal > SVD_LEAST_DIAGONAL)) return false;
         if (i > k && i < at.rank) at.moments[packed(i, k)] = left / sqrt(pivot);
         __syncthreads();
     }

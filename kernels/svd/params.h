@@ -16,6 +16,7 @@
 #define SVD_NON_FINITE 6 /* holds a NaN or an infinity */
 #define SVD_STUCK 7      /* inverse iteration did not deliver; in the end: nothing did */
 #define SVD_JACOBI 8     /* solved by rotations in f64 */
+#define SVD_SLANTED 9    /* its projected columns are to be divided by the Cholesky factor of their moments */
 #define SVD_SKETCHED 16  /* beside one of the above: what was solved is a sketch of the matrix */
 
 /* svd_solve has reflections and eigenvectors in shared memory as well. */
@@ -24,13 +25,34 @@
 #define SVD_ROTATED 1  /* the basis comes from rotations */
 #define SVD_ARRANGED 2 /* the tall factor is as it is to be */
 
-/* What factors are stored in. */
+/* What factors are stored in; */
 #define SVD_F32 0
 #define SVD_F16 1
 #define SVD_BF16 2
+/* and what else svd_multiply takes. */
+#define SVD_F64 3
+#define SVD_SIGNS 4 /* random ones, made where they are read */
 
 /* Columns that svd_project makes together. */
 #define SVD_PROJECTED 64
+
+/* Rows and columns of a tile of svd_multiply, and its depth at a time. */
+#define SVD_TILE 64
+#define SVD_DEPTH 16
+
+/* Rows and columns of a tile of a triangle that is factorized, and of vectors that are found together. */
+#define SVD_PANEL 32
+
+/* Vectors of the width of a matrix that its reduction to tridiagonal form leaves. */
+#define SVD_LINES 8
+
+/* Rows that a block of svd_broad_reduce brings up to date. */
+#define SVD_REDUCED_ROWS 32
+
+/* Below this share of its diagonal a pivot of moments, and below that a diagonal itself, sends columns to be orthogonalized
+   one by one. */
+#define SVD_PIVOT 0.25
+#define SVD_LEAST_DIAGONAL 1e-4
 
 /* What became of a matrix. */
 struct SvdVerdict {
@@ -102,6 +124,75 @@ struct SvdParams {
     int32_t tall_is_scaled;  /* by s: it is A V */
     int32_t small_is_scaled; /* by s */
     int32_t values_only;
+};
+
+/* A factor of a product, or the product: a batch of matrices. */
+struct SvdOperand {
+    void* at;
+    int64_t row_stride;
+    int64_t column_stride;
+    int64_t inner_stride; /* from a matrix to the next one, */
+    int64_t outer_stride; /* and from `inner` matrices to the next so many */
+    int64_t inner;
+    int32_t first; /* place of the first matrix among all that the strides lead to */
+    uint32_t dtype; /* SVD_F32..; signs are one row after another in the bits of Philox, whose number the strides lead to */
+};
+
+/* C = A B for every matrix whose state is `wanted`, with sums in f64. */
+struct MultiplyParams {
+    struct SvdOperand a; /* [batch, rows, depth] */
+    struct SvdOperand b; /* [batch, depth, columns] */
+    struct SvdOperand c; /* [batch, rows, columns] */
+    const struct SvdVerdict* verdicts; /* [batch]; null: all are wanted */
+    const double* scales; /* [batch, columns] that columns of C are multiplied by; null: none */
+    uint64_t seed;       /* of signs */
+    int64_t part_stride; /* from one partial sum of C to the next */
+    int32_t part;        /* depth of a partial sum: a multiple of SVD_DEPTH */
+    int32_t rows;
+    int32_t columns;
+    int32_t depth;
+    uint32_t wanted;
+    int32_t lower;    /* C is symmetric: its lower triangle is all that is made, */
+    int32_t packed;   /* and stored without gaps */
+    int32_t subtract; /* C = C - A B */
+};
+
+/* Moments X'X = L L', and X L'^-1, whose columns are orthonormal. */
+struct TriangleParams {
+    double* moments; /* [batch, columns, columns] lower triangles: X'X, and below its tiles on the diagonal L */
+    double* corners; /* [batch, panels, SVD_PANEL, SVD_PANEL] tiles on the diagonal of L */
+    double* pivots;  /* [batch, columns] squared lengths that columns have beside those before, as shares of what they had */
+    double* lengths; /* [batch, columns] the diagonal of L */
+    void* x;         /* [batch, rows, columns] */
+    const struct SvdVerdict* verdicts; /* [batch] */
+    double least;          /* pivots from which on X is divided */
+    float least_diagonal; /* moments below count as no pivot at all */
+    uint32_t dtype;  /* of X: SVD_F32 or SVD_F64 */
+    uint32_t wanted;
+    int32_t rows;
+    int32_t columns;
+    int32_t panel; /* that is factorized */
+};
+
+/* Matrices of more columns than one block has room for. */
+struct BroadParams {
+    struct SvdParams svd;
+    double* square;      /* [batch, width, width] A'A over its trace, and what the reduction has left of it */
+    double* reflections; /* [batch, width (width + 1) / 2] their vectors in the rows of lower triangles */
+    double* lines;       /* [batch, SVD_LINES, width] */
+    double* scale;       /* [batch] what scaled eigenvalues are multiplied by */
+    double* vectors;     /* [batch, width, columns] eigenvectors of the tridiagonal matrix */
+    double* elimination; /* [batch, ceil(columns / SVD_PANEL), 2, width, SVD_PANEL] */
+    unsigned char* swaps; /* [batch, ceil(columns / SVD_PANEL), width, SVD_PANEL] */
+    double* exact;       /* [batch, columns] 1 for eigenvectors that are that to rounding */
+    double* scales;      /* [batch, columns] 1 / s */
+    double* pivots;      /* [batch, columns], and */
+    double* lengths;     /* [batch, columns] as TriangleParams has them */
+    double* singular;    /* [batch, columns] s, */
+    int32_t* order;      /* [batch, columns] where columns come from when s descends, */
+    float* signs;        /* [batch, columns] and what they are multiplied by */
+    int32_t step;        /* row that svd_broad_reduce takes */
+    int32_t warps;       /* that have room in the shared memory of svd_broad_turn */
 };
 
 #ifdef __cplusplus

@@ -13,14 +13,10 @@ struct Rotation {
     int p, q;
 };
 
-struct Shared {
-    Rotation rotations[MAX_WIDTH / 2];
-    double values[MAX_WIDTH];  // in descending order
-    int order[MAX_WIDTH];      // where the vectors of those are
-};
-
 struct Solver {
-    Shared& shared;
+    Rotation* rotations;  // shared: of each pair of columns
+    double* values;       // shared: in descending order
+    int* order;           // shared: where the vectors of those are
     double* gram;     // lower triangle of `even` rows, divided by its trace
     double* vectors;  // [n, n], a vector in each row
     int n, even;      // a row of zeros makes the number of columns even
@@ -63,7 +59,7 @@ __device__ __forceinline__ void rotate_gram(const Solver& at) {
     const int pairs = at.even / 2;
     for (int i = threadIdx.x; i < packed(pairs, 0); i += THREADS) {
         const int k = i % pairs, l = (k + i / pairs) % pairs;
-        const Rotation row = at.shared.rotations[k], column = at.shared.rotations[l];
+        const Rotation row = at.rotations[k], column = at.rotations[l];
         if (row.sine == 0 && column.sine == 0) continue;
         // Where a pair meets itself pq and qp are one entry.
         double &pp = entry(at, row.p, column.p), &pq = entry(at, row.p, column.q);
@@ -79,7 +75,7 @@ __device__ __forceinline__ void rotate_gram(const Solver& at) {
 
 __device__ __forceinline__ void rotate_vectors(const Solver& at) {
     for (int k = warp_index(); k < at.even / 2; k += WARPS) {
-        const Rotation r = at.shared.rotations[k];
+        const Rotation r = at.rotations[k];
         if (r.sine == 0) continue;
 #pragma unroll 2  // as is another below: unrolled further, they spill
         for (int i = lane_index(); i < at.n; i += 32) turn(r, at.vectors[r.p * at.n + i], at.vectors[r.q * at.n + i]);
@@ -88,15 +84,14 @@ __device__ __forceinline__ void rotate_vectors(const Solver& at) {
 
 // Diagonalizes the triangle; returns whether that took no more than SWEEPS.
 __device__ __forceinline__ bool diagonalize(const Solver& at) {
-    const int k = threadIdx.x;
     for (int i = threadIdx.x; i < at.n * at.n; i += THREADS) at.vectors[i] = i / at.n == i % at.n ? 1 : 0;
     __syncthreads();
     for (int sweep = 0; sweep < SWEEPS; sweep++) {
         bool rotated = false;
         for (int round = 0; round < at.even - 1; round++) {
-            if (k < at.even / 2) {
+            for (int k = threadIdx.x; k < at.even / 2; k += THREADS) {
                 const Rotation r = rotation(at, round, k);
-                at.shared.rotations[k] = r;
+                at.rotations[k] = r;
                 rotated |= r.sine != 0;
             }
             __syncthreads();
@@ -111,16 +106,15 @@ __device__ __forceinline__ bool diagonalize(const Solver& at) {
 
 // Leaves the diagonal in descending order in `values`.
 __device__ __forceinline__ void sort(const Solver& at) {
-    const int i = threadIdx.x;
-    if (i < at.n) {
+    for (int i = threadIdx.x; i < at.n; i += THREADS) {
         const double value = at.gram[packed(i, i)];
         int place = 0;
         for (int j = 0; j < at.n; j++) {
             const double other = at.gram[packed(j, j)];
             place += other > value || (other == value && j < i);
         }
-        at.shared.values[place] = value;
-        at.shared.order[place] = i;
+        at.values[place] = value;
+        at.order[place] = i;
     }
     __syncthreads();
 }
@@ -147,7 +141,7 @@ __device__ __forceinline__ bool is_negative(const double* vector, int n) {
 // Writes the first eigenvectors.
 __device__ __forceinline__ void write_basis(const SvdParams& p, int64_t index, const Solver& at, int rank) {
     for (int k = warp_index(); k < rank; k += WARPS) {
-        const double* vector = at.vectors + at.shared.order[k] * at.n;
+        const double* vector = at.vectors + at.order[k] * at.n;
         const double sign = !p.wide && is_negative(vector, at.n) ? -1 : 1;
         double* out = p.basis + (index * p.columns + k) * at.n;
         for (int j = lane_index(); j < at.n; j += 32) out[j] = sign * vector[j];
@@ -162,10 +156,10 @@ __device__ __forceinline__ void rotate(const SvdParams& p, int64_t index, const 
     }
     if (!diagonalize(at)) return;
     sort(at);
-    const int rank = choose_rank(p, at.shared.values, 1.0);
-    if (p.values_only) return accept_values(p, index, at.shared.values, 1.0, rank, SVD_ROTATED);
+    const int rank = choose_rank(p, at.values, 1.0);
+    if (p.values_only) return accept_values(p, index, at.values, 1.0, rank, SVD_ROTATED);
     write_basis(p, index, at, rank);
-    write_values(p, index, at.shared.values, 1.0, rank);
+    write_values(p, index, at.values, 1.0, rank);
     conclude(p, index, SVD_CHOSEN, rank, SVD_ROTATED);
 }
 
@@ -174,7 +168,9 @@ KERNEL(svd_rotate, SvdParams, 256) {
     DYN_SMEM(smem);
     const int n = p.width, even = round_up(n, 2);
     double* const vectors = p.rotated + int64_t(blockIdx.x) * (n * n + packed(even, 0));
-    const Solver at{*reinterpret_cast<Shared*>(smem), vectors + n * n, vectors, n, even};
+    Rotation* const rotations = reinterpret_cast<Rotation*>(smem);
+    double* const values = reinterpret_cast<double*>(rotations + even / 2);
+    const Solver at{rotations, values, reinterpret_cast<int*>(values + n), vectors + n * n, vectors, n, even};
     for (int index = blockIdx.x; index < p.count; index += gridDim.x) {
         if (p.verdicts[index].state == SVD_STUCK) rotate(p, index, at);
         __syncthreads();

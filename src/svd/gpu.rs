@@ -1,6 +1,8 @@
 //! The SVD on a device. Each kernel takes a step for a whole wave of matrices and leaves those alone that need it not, so
 //! the ladder is climbed there, and the host never waits.
 
+use bytemuck::Zeroable;
+
 use super::{
     Mode, OP, Options, Output, Rank, Rung, Sizes, Svd,
     params::{
@@ -15,11 +17,17 @@ use crate::{
     device::{Address, Grid, Kernel},
 };
 
+mod broad;
+mod multiply;
+
 mod kernels {
     use super::super::params::*;
     use crate::device::Kernel;
     include!(concat!(env!("OUT_DIR"), "/svd.rs"));
 }
+
+/// The largest min(m, n).
+pub(super) const MAX_COLUMNS: usize = broad::MAX_WIDTH;
 
 const THREADS: u32 = 256;
 /// Matrices that have working memory at the same time.
@@ -106,7 +114,8 @@ impl Workspace {
 }
 
 pub(super) fn scratch_bytes(sizes: &Sizes, options: &Options) -> usize {
-    Workspace::new(&Extents::new(sizes), options).bytes
+    let extents = Extents::new(sizes);
+    if extents.width > WIDTH { broad::scratch_bytes(&extents, options) } else { Workspace::new(&extents, options).bytes }
 }
 
 /// Elements of a lower triangle.
@@ -221,6 +230,10 @@ pub(super) fn truncated(
         let expected = format!("max(m, n) <= {most} and at most {} matrices on {}", i32::MAX, a.device());
         return Err(Error::shape(OP, found, expected));
     }
+    let outputs = Outputs::new(&extents, out)?;
+    if extents.width > WIDTH {
+        return broad::truncated(a, extents, rank, options, outputs, scratch);
+    }
     let workspace = Workspace::new(&extents, options);
     let base = scratch.address(&a.device(), workspace.bytes)?;
     let single = options.start == Rung::Single && rank.may_start_in_single(extents.width);
@@ -230,7 +243,6 @@ pub(super) fn truncated(
         _ => vec![SVD_DOUBLE],
     };
     let dense = !extents.wide && is_dense(a);
-    let outputs = Outputs::new(&extents, out)?;
     let call = Call { a, extents, rank, options, rungs, dense, readers: Readers::new(a.dtype()), outputs, workspace, base };
     let steps = Steps(options.watch.as_ref());
     let walk = Walk::new(a);
@@ -344,19 +356,8 @@ impl Call<'_> {
     }
 
     fn params(&self, walk: &Walk, start: usize, first: usize, index: usize, count: usize) -> SvdParams {
-        let Extents { rows, width, columns, chunks, sums, wide, .. } = self.extents;
-        let Options { mode, output, factors, .. } = *self.options;
-        let row_stride = self.a.strides()[self.a.shape().len() - 2] as i64;
         let at = |offset: usize| self.base.offset(offset);
-        let factor = |address: Address, rows: usize| address.offset(factors.bytes_of(index * rows * columns));
-        let (u_is_scaled, v_is_scaled) = (output == Output::LatentDecoder, output == Output::Qb);
-        let s = if self.outputs.s == Address::NULL { 0 } else { index * columns * size_of::<f32>() };
         SvdParams {
-            a: self.a.address().offset(self.a.dtype().bytes_of(start)),
-            tall: factor(self.outputs.tall, rows),
-            out_tall: factor(self.outputs.tall, rows),
-            s: self.outputs.s.offset(s),
-            small: factor(self.outputs.small, width),
             partials: at(self.workspace.partials),
             moments: at(self.workspace.moments),
             arrivals: at(self.workspace.arrivals),
@@ -366,37 +367,63 @@ impl Call<'_> {
             values: at(self.workspace.values),
             energy: at(self.workspace.energy),
             mix: at(self.workspace.mix),
-            verdicts: self.outputs.verdicts.offset(index * ROW_BYTES),
-            row_stride: if wide { 1 } else { row_stride },
-            column_stride: if wide { row_stride } else { 1 },
-            inner_stride: walk.inner.1 as i64,
-            outer_stride: walk.outer.1 as i64,
             work_stride: self.workspace.work_stride as i64,
-            relative: match self.rank {
-                Rank::Fixed(_) => -1.0,
-                Rank::Tolerance { relative, .. } => relative,
-            },
-            inner: walk.inner.0 as i32,
-            first: first as i32,
-            rows: rows as i32,
-            width: width as i32,
-            columns: columns as i32,
-            chunks: chunks as i32,
-            partial_sums: sums as i32,
-            factors: code(factors),
-            tall_dtype: code(factors),
-            rung: SVD_SINGLE,
-            solve_shared: 0,
-            count: count as i32,
-            fresh: 1,
-            fast: i32::from(mode == Mode::Fast),
-            wide: i32::from(wide),
+            chunks: self.extents.chunks as i32,
+            partial_sums: self.extents.sums as i32,
             dense: i32::from(self.dense),
-            fused: 0,
-            tall_is_scaled: i32::from(if wide { v_is_scaled } else { u_is_scaled }),
-            small_is_scaled: i32::from(if wide { u_is_scaled } else { v_is_scaled }),
-            values_only: i32::from(output == Output::ValuesOnly),
+            ..params(self.a, &self.extents, self.rank, self.options, &self.outputs, walk, [start, first, index, count])
         }
+    }
+}
+
+/// What every kernel is told of `count` matrices, from `first` on among those that `start` leads to and from `index` on in
+/// the output, without the working memory.
+fn params(
+    a: &Tensor,
+    extents: &Extents,
+    rank: Rank,
+    options: &Options,
+    outputs: &Outputs,
+    walk: &Walk,
+    [start, first, index, count]: [usize; 4],
+) -> SvdParams {
+    let Extents { rows, width, columns, wide, .. } = *extents;
+    let Options { mode, output, factors, .. } = *options;
+    let row_stride = a.strides()[a.shape().len() - 2] as i64;
+    let factor = |address: Address, rows: usize| address.offset(factors.bytes_of(index * rows * columns));
+    let (u_is_scaled, v_is_scaled) = (output == Output::LatentDecoder, output == Output::Qb);
+    let s = if outputs.s == Address::NULL { 0 } else { index * columns * size_of::<f32>() };
+    SvdParams {
+        a: a.address().offset(a.dtype().bytes_of(start)),
+        tall: factor(outputs.tall, rows),
+        out_tall: factor(outputs.tall, rows),
+        s: outputs.s.offset(s),
+        small: factor(outputs.small, width),
+        verdicts: outputs.verdicts.offset(index * ROW_BYTES),
+        row_stride: if wide { 1 } else { row_stride },
+        column_stride: if wide { row_stride } else { 1 },
+        inner_stride: walk.inner.1 as i64,
+        outer_stride: walk.outer.1 as i64,
+        relative: match rank {
+            Rank::Fixed(_) => -1.0,
+            Rank::Tolerance { relative, .. } => relative,
+        },
+        inner: walk.inner.0 as i32,
+        first: first as i32,
+        rows: rows as i32,
+        width: width as i32,
+        columns: columns as i32,
+        factors: code(factors),
+        tall_dtype: code(factors),
+        rung: SVD_SINGLE,
+        count: count as i32,
+        fresh: 1,
+        fast: i32::from(mode == Mode::Fast),
+        wide: i32::from(wide),
+        tall_is_scaled: i32::from(if wide { v_is_scaled } else { u_is_scaled }),
+        small_is_scaled: i32::from(if wide { u_is_scaled } else { v_is_scaled }),
+        values_only: i32::from(output == Output::ValuesOnly),
+        ..Zeroable::zeroed()
     }
 }
 

@@ -40,14 +40,11 @@ const DTYPES: &[Dtype] = &[Dtype::F32, Dtype::F16, Dtype::BF16];
 /// rank is small beside them.
 pub const GRAM_COLUMNS: usize = 1024;
 
-/// The largest min(m, n) on devices other than the CPU.
-const MAX_DEVICE_COLUMNS: usize = 128;
-
 /// The largest min(m, n) of matrices on `device`, if there is a limit.
 pub fn max_columns(device: &Device) -> Option<usize> {
     match device.kind() {
         Kind::Cpu => None,
-        _ => Some(MAX_DEVICE_COLUMNS),
+        _ => Some(gpu::MAX_COLUMNS),
     }
 }
 

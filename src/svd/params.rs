@@ -12,6 +12,7 @@ pub(crate) const SVD_ZERO: u32 = 5;
 pub(crate) const SVD_NON_FINITE: u32 = 6;
 pub(crate) const SVD_STUCK: u32 = 7;
 pub(crate) const SVD_JACOBI: u32 = 8;
+pub(crate) const SVD_SLANTED: u32 = 9;
 pub(crate) const SVD_SKETCHED: u32 = 16;
 pub(crate) const SVD_SHARED_ALL: u32 = 1;
 pub(crate) const SVD_ROTATED: u32 = 1;
@@ -19,7 +20,16 @@ pub(crate) const SVD_ARRANGED: u32 = 2;
 pub(crate) const SVD_F32: u32 = 0;
 pub(crate) const SVD_F16: u32 = 1;
 pub(crate) const SVD_BF16: u32 = 2;
+pub(crate) const SVD_F64: u32 = 3;
+pub(crate) const SVD_SIGNS: u32 = 4;
 pub(crate) const SVD_PROJECTED: u32 = 64;
+pub(crate) const SVD_TILE: u32 = 64;
+pub(crate) const SVD_DEPTH: u32 = 16;
+pub(crate) const SVD_PANEL: u32 = 32;
+pub(crate) const SVD_LINES: u32 = 8;
+pub(crate) const SVD_REDUCED_ROWS: u32 = 32;
+pub(crate) const SVD_PIVOT: f64 = 0.25;
+pub(crate) const SVD_LEAST_DIAGONAL: f64 = 0.0001;
 /// What became of a matrix.
 #[repr(C)]
 #[derive(Debug, Copy, Clone, bytemuck::Pod, bytemuck::Zeroable)]
@@ -210,4 +220,191 @@ const _: () = {
     ["Offset of field: SvdParams::tall_is_scaled"][::core::mem::offset_of!(SvdParams, tall_is_scaled) - 236usize];
     ["Offset of field: SvdParams::small_is_scaled"][::core::mem::offset_of!(SvdParams, small_is_scaled) - 240usize];
     ["Offset of field: SvdParams::values_only"][::core::mem::offset_of!(SvdParams, values_only) - 244usize];
+};
+/// A factor of a product, or the product: a batch of matrices.
+#[repr(C)]
+#[derive(Debug, Copy, Clone, bytemuck::Pod, bytemuck::Zeroable)]
+pub(crate) struct SvdOperand {
+    pub(crate) at: Address,
+    pub(crate) row_stride: i64,
+    pub(crate) column_stride: i64,
+    /// from a matrix to the next one,
+    pub(crate) inner_stride: i64,
+    /// and from `inner` matrices to the next so many
+    pub(crate) outer_stride: i64,
+    pub(crate) inner: i64,
+    /// place of the first matrix among all that the strides lead to
+    pub(crate) first: i32,
+    /// SVD_F32..; signs are one row after another in the bits of Philox, whose number the strides lead to
+    pub(crate) dtype: u32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of SvdOperand"][::core::mem::size_of::<SvdOperand>() - 56usize];
+    ["Alignment of SvdOperand"][::core::mem::align_of::<SvdOperand>() - 8usize];
+    ["Offset of field: SvdOperand::at"][::core::mem::offset_of!(SvdOperand, at) - 0usize];
+    ["Offset of field: SvdOperand::row_stride"][::core::mem::offset_of!(SvdOperand, row_stride) - 8usize];
+    ["Offset of field: SvdOperand::column_stride"][::core::mem::offset_of!(SvdOperand, column_stride) - 16usize];
+    ["Offset of field: SvdOperand::inner_stride"][::core::mem::offset_of!(SvdOperand, inner_stride) - 24usize];
+    ["Offset of field: SvdOperand::outer_stride"][::core::mem::offset_of!(SvdOperand, outer_stride) - 32usize];
+    ["Offset of field: SvdOperand::inner"][::core::mem::offset_of!(SvdOperand, inner) - 40usize];
+    ["Offset of field: SvdOperand::first"][::core::mem::offset_of!(SvdOperand, first) - 48usize];
+    ["Offset of field: SvdOperand::dtype"][::core::mem::offset_of!(SvdOperand, dtype) - 52usize];
+};
+/// C = A B for every matrix whose state is `wanted`, with sums in f64.
+#[repr(C)]
+#[derive(Debug, Copy, Clone, bytemuck::Pod, bytemuck::Zeroable)]
+pub(crate) struct MultiplyParams {
+    /// [batch, rows, depth]
+    pub(crate) a: SvdOperand,
+    /// [batch, depth, columns]
+    pub(crate) b: SvdOperand,
+    /// [batch, rows, columns]
+    pub(crate) c: SvdOperand,
+    /// [batch]; null: all are wanted
+    pub(crate) verdicts: Address,
+    /// [batch, columns] that columns of C are multiplied by; null: none
+    pub(crate) scales: Address,
+    /// of signs
+    pub(crate) seed: u64,
+    /// from one partial sum of C to the next
+    pub(crate) part_stride: i64,
+    /// depth of a partial sum: a multiple of SVD_DEPTH
+    pub(crate) part: i32,
+    pub(crate) rows: i32,
+    pub(crate) columns: i32,
+    pub(crate) depth: i32,
+    pub(crate) wanted: u32,
+    /// C is symmetric: its lower triangle is all that is made,
+    pub(crate) lower: i32,
+    /// and stored without gaps
+    pub(crate) packed: i32,
+    /// C = C - A B
+    pub(crate) subtract: i32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of MultiplyParams"][::core::mem::size_of::<MultiplyParams>() - 232usize];
+    ["Alignment of MultiplyParams"][::core::mem::align_of::<MultiplyParams>() - 8usize];
+    ["Offset of field: MultiplyParams::a"][::core::mem::offset_of!(MultiplyParams, a) - 0usize];
+    ["Offset of field: MultiplyParams::b"][::core::mem::offset_of!(MultiplyParams, b) - 56usize];
+    ["Offset of field: MultiplyParams::c"][::core::mem::offset_of!(MultiplyParams, c) - 112usize];
+    ["Offset of field: MultiplyParams::verdicts"][::core::mem::offset_of!(MultiplyParams, verdicts) - 168usize];
+    ["Offset of field: MultiplyParams::scales"][::core::mem::offset_of!(MultiplyParams, scales) - 176usize];
+    ["Offset of field: MultiplyParams::seed"][::core::mem::offset_of!(MultiplyParams, seed) - 184usize];
+    ["Offset of field: MultiplyParams::part_stride"][::core::mem::offset_of!(MultiplyParams, part_stride) - 192usize];
+    ["Offset of field: MultiplyParams::part"][::core::mem::offset_of!(MultiplyParams, part) - 200usize];
+    ["Offset of field: MultiplyParams::rows"][::core::mem::offset_of!(MultiplyParams, rows) - 204usize];
+    ["Offset of field: MultiplyParams::columns"][::core::mem::offset_of!(MultiplyParams, columns) - 208usize];
+    ["Offset of field: MultiplyParams::depth"][::core::mem::offset_of!(MultiplyParams, depth) - 212usize];
+    ["Offset of field: MultiplyParams::wanted"][::core::mem::offset_of!(MultiplyParams, wanted) - 216usize];
+    ["Offset of field: MultiplyParams::lower"][::core::mem::offset_of!(MultiplyParams, lower) - 220usize];
+    ["Offset of field: MultiplyParams::packed"][::core::mem::offset_of!(MultiplyParams, packed) - 224usize];
+    ["Offset of field: MultiplyParams::subtract"][::core::mem::offset_of!(MultiplyParams, subtract) - 228usize];
+};
+/// Moments X'X = L L', and X L'^-1, whose columns are orthonormal.
+#[repr(C)]
+#[derive(Debug, Copy, Clone, bytemuck::Pod, bytemuck::Zeroable)]
+pub(crate) struct TriangleParams {
+    /// [batch, columns, columns] lower triangles: X'X, and below its tiles on the diagonal L
+    pub(crate) moments: Address,
+    /// [batch, panels, SVD_PANEL, SVD_PANEL] tiles on the diagonal of L
+    pub(crate) corners: Address,
+    /// [batch, columns] squared lengths that columns have beside those before, as shares of what they had
+    pub(crate) pivots: Address,
+    /// [batch, columns] the diagonal of L
+    pub(crate) lengths: Address,
+    /// [batch, rows, columns]
+    pub(crate) x: Address,
+    /// [batch]
+    pub(crate) verdicts: Address,
+    /// pivots from which on X is divided
+    pub(crate) least: f64,
+    /// moments below count as no pivot at all
+    pub(crate) least_diagonal: f32,
+    /// of X: SVD_F32 or SVD_F64
+    pub(crate) dtype: u32,
+    pub(crate) wanted: u32,
+    pub(crate) rows: i32,
+    pub(crate) columns: i32,
+    /// that is factorized
+    pub(crate) panel: i32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of TriangleParams"][::core::mem::size_of::<TriangleParams>() - 80usize];
+    ["Alignment of TriangleParams"][::core::mem::align_of::<TriangleParams>() - 8usize];
+    ["Offset of field: TriangleParams::moments"][::core::mem::offset_of!(TriangleParams, moments) - 0usize];
+    ["Offset of field: TriangleParams::corners"][::core::mem::offset_of!(TriangleParams, corners) - 8usize];
+    ["Offset of field: TriangleParams::pivots"][::core::mem::offset_of!(TriangleParams, pivots) - 16usize];
+    ["Offset of field: TriangleParams::lengths"][::core::mem::offset_of!(TriangleParams, lengths) - 24usize];
+    ["Offset of field: TriangleParams::x"][::core::mem::offset_of!(TriangleParams, x) - 32usize];
+    ["Offset of field: TriangleParams::verdicts"][::core::mem::offset_of!(TriangleParams, verdicts) - 40usize];
+    ["Offset of field: TriangleParams::least"][::core::mem::offset_of!(TriangleParams, least) - 48usize];
+    ["Offset of field: TriangleParams::least_diagonal"][::core::mem::offset_of!(TriangleParams, least_diagonal) - 56usize];
+    ["Offset of field: TriangleParams::dtype"][::core::mem::offset_of!(TriangleParams, dtype) - 60usize];
+    ["Offset of field: TriangleParams::wanted"][::core::mem::offset_of!(TriangleParams, wanted) - 64usize];
+    ["Offset of field: TriangleParams::rows"][::core::mem::offset_of!(TriangleParams, rows) - 68usize];
+    ["Offset of field: TriangleParams::columns"][::core::mem::offset_of!(TriangleParams, columns) - 72usize];
+    ["Offset of field: TriangleParams::panel"][::core::mem::offset_of!(TriangleParams, panel) - 76usize];
+};
+/// Matrices of more columns than one block has room for.
+#[repr(C)]
+#[derive(Debug, Copy, Clone, bytemuck::Pod, bytemuck::Zeroable)]
+pub(crate) struct BroadParams {
+    pub(crate) svd: SvdParams,
+    /// [batch, width, width] A'A over its trace, and what the reduction has left of it
+    pub(crate) square: Address,
+    /// [batch, width (width + 1) / 2] their vectors in the rows of lower triangles
+    pub(crate) reflections: Address,
+    /// [batch, SVD_LINES, width]
+    pub(crate) lines: Address,
+    /// [batch] what scaled eigenvalues are multiplied by
+    pub(crate) scale: Address,
+    /// [batch, width, columns] eigenvectors of the tridiagonal matrix
+    pub(crate) vectors: Address,
+    /// [batch, ceil(columns / SVD_PANEL), 2, width, SVD_PANEL]
+    pub(crate) elimination: Address,
+    /// [batch, ceil(columns / SVD_PANEL), width, SVD_PANEL]
+    pub(crate) swaps: Address,
+    /// [batch, columns] 1 for eigenvectors that are that to rounding
+    pub(crate) exact: Address,
+    /// [batch, columns] 1 / s
+    pub(crate) scales: Address,
+    /// [batch, columns], and
+    pub(crate) pivots: Address,
+    /// [batch, columns] as TriangleParams has them
+    pub(crate) lengths: Address,
+    /// [batch, columns] s,
+    pub(crate) singular: Address,
+    /// [batch, columns] where columns come from when s descends,
+    pub(crate) order: Address,
+    /// [batch, columns] and what they are multiplied by
+    pub(crate) signs: Address,
+    /// row that svd_broad_reduce takes
+    pub(crate) step: i32,
+    /// that have room in the shared memory of svd_broad_turn
+    pub(crate) warps: i32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of BroadParams"][::core::mem::size_of::<BroadParams>() - 368usize];
+    ["Alignment of BroadParams"][::core::mem::align_of::<BroadParams>() - 8usize];
+    ["Offset of field: BroadParams::svd"][::core::mem::offset_of!(BroadParams, svd) - 0usize];
+    ["Offset of field: BroadParams::square"][::core::mem::offset_of!(BroadParams, square) - 248usize];
+    ["Offset of field: BroadParams::reflections"][::core::mem::offset_of!(BroadParams, reflections) - 256usize];
+    ["Offset of field: BroadParams::lines"][::core::mem::offset_of!(BroadParams, lines) - 264usize];
+    ["Offset of field: BroadParams::scale"][::core::mem::offset_of!(BroadParams, scale) - 272usize];
+    ["Offset of field: BroadParams::vectors"][::core::mem::offset_of!(BroadParams, vectors) - 280usize];
+    ["Offset of field: BroadParams::elimination"][::core::mem::offset_of!(BroadParams, elimination) - 288usize];
+    ["Offset of field: BroadParams::swaps"][::core::mem::offset_of!(BroadParams, swaps) - 296usize];
+    ["Offset of field: BroadParams::exact"][::core::mem::offset_of!(BroadParams, exact) - 304usize];
+    ["Offset of field: BroadParams::scales"][::core::mem::offset_of!(BroadParams, scales) - 312usize];
+    ["Offset of field: BroadParams::pivots"][::core::mem::offset_of!(BroadParams, pivots) - 320usize];
+    ["Offset of field: BroadParams::lengths"][::core::mem::offset_of!(BroadParams, lengths) - 328usize];
+    ["Offset of field: BroadParams::singular"][::core::mem::offset_of!(BroadParams, singular) - 336usize];
+    ["Offset of field: BroadParams::order"][::core::mem::offset_of!(BroadParams, order) - 344usize];
+    ["Offset of field: BroadParams::signs"][::core::mem::offset_of!(BroadParams, signs) - 352usize];
+    ["Offset of field: BroadParams::step"][::core::mem::offset_of!(BroadParams, step) - 360usize];
+    ["Offset of field: BroadParams::warps"][::core::mem::offset_of!(BroadParams, warps) - 364usize];
 };
