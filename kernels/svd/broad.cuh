@@ -7,13 +7,13 @@
 struct Lines {
     int n;
     double *diagonal, *off, *inverse_heights;
-    double* products[2];  // of what is left of the matrix with a reflection's vector, for odd and even rows
+    double* products;     // [2, n] of what is left of the matrix with a reflection's vector, for even and odd rows
     Eigen<double> eigen;  // the tridiagonal matrix, scaled
 
     __device__ __forceinline__ explicit Lines(const BroadParams& p) : n(p.svd.width) {
         double* const first = p.lines + matrix_index() * SVD_LINES * n;
         diagonal = first, off = first + n, inverse_heights = first + 2 * n;
-        products[0] = first + 3 * n, products[1] = first + 4 * n;
+        products = first + 3 * n;
         eigen.n = n, eigen.diagonal = first + 5 * n, eigen.off = first + 6 * n, eigen.squares = first + 7 * n;
     }
 };

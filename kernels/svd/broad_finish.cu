@@ -1,4 +1,5 @@
 // Broad matrices that were projected: judged by their moments, put in order, written.
+#define LEAST_BLOCKS 2
 #include "svd/broad.cuh"
 #include "svd/columns.cuh"
 #include "svd/finish.cuh"

@@ -1,5 +1,6 @@
 // Eigenvalues of A'A where that lies in global memory: Householder tridiagonalization, a launch for each row, and
 // multisection.
+#define LEAST_BLOCKS 2
 #include "svd/broad.cuh"
 
 constexpr int ROWS = SVD_REDUCED_ROWS / WARPS;  // of a warp
@@ -53,7 +54,7 @@ KERNEL(svd_broad_reduce, BroadParams, 256) {
     const bool is_first = i == n - 1;
     double* const reflections = p.reflections + matrix_index() * packed(n, 0);
     double* const square = p.square + matrix_index() * n * n;
-    Update update{reflections + packed(i + 1, 0), at.products[(i + 1) % 2], square + int64_t(i) * n, 0, 0, 0, 0};
+    Update update{reflections + packed(i + 1, 0), at.products + (i + 1) % 2 * n, square + int64_t(i) * n, 0, 0, 0, 0};
     if (is_first) update.v = update.product = update.row;  // nothing comes of them
     double sum = 0;
     for (int j = threadIdx.x; j <= i && !is_first; j += THREADS) sum += update.product[j] * update.v[j];
@@ -102,7 +103,7 @@ KERNEL(svd_broad_reduce, BroadParams, 256) {
 #pragma unroll
     for (int r = 0; r < ROWS; r++) {
         const double product = warp_sum(sums[r]);
-        if (lane_index() == 0 && first + r * WARPS < i) at.products[i % 2][first + r * WARPS] = product;
+        if (lane_index() == 0 && first + r * WARPS < i) at.products[i % 2 * n + first + r * WARPS] = product;
     }
 }
 

@@ -1,4 +1,5 @@
 // Eigenvectors of A'A where that lies in global memory: inverse iteration, and the reflections that made it tridiagonal.
+#define LEAST_BLOCKS 2
 #include "svd/broad.cuh"
 
 constexpr int PANEL = SVD_PANEL;
