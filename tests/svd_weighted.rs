@@ -17,13 +17,13 @@ fn faer(a: &Matrix) -> faer::Mat<f64> {
     faer::Mat::from_fn(a.m, a.n, |i, j| a.at(i, j))
 }
 
-fn tensor(a: &Matrix) -> Tensor {
+pub(crate) fn tensor(a: &Matrix) -> Tensor {
     let data: Vec<f32> = a.data.iter().map(|x| *x as f32).collect();
     Tensor::from_slice(&data, &[a.m, a.n], &Device::cpu()).expect("memory")
 }
 
 /// Q'Q of a matrix whose columns differ by powers of ten.
-fn weight(seed: u64, n: usize, decades: f64) -> Matrix {
+pub(crate) fn weight(seed: u64, n: usize, decades: f64) -> Matrix {
     let s: Vec<f64> = (0..n).map(|i| 10f64.powf(-decades * i as f64 / n as f64)).collect();
     let q = faer(&with_spectrum(seed, 2 * n, n, &s));
     let w = q.transpose() * &q;
@@ -43,21 +43,28 @@ fn losses(found: &Weighted, x: &Matrix, w: &Matrix) -> (f64, f64) {
     ((&left * root).norm_l2(), (&x * root).norm_l2())
 }
 
+/// Holds a loss to what was predicted of it, and to the least there is; returns ||X R||.
+pub(crate) fn keeps_the_promise(what: &str, found: &Weighted, x: &Matrix, w: &Matrix) -> f64 {
+    let (lost, whole) = losses(found, x, w);
+    let verdict = found.verdicts().expect("a table")[0];
+    let what = format!("{what}: {lost:e} of {whole:e}, {verdict:?}");
+    assert!((f64::from(verdict.tail) * whole - lost).abs() <= 2e-3 * lost + 30.0 * EPS * whole, "{what}");
+    // No matrix of this rank does better: the tail of X L for W = L L'.
+    let factor = faer(w).llt(faer::Side::Lower).expect("a positive definite weight");
+    let values = (faer(x) * factor.L()).singular_values().expect("the oracle converges");
+    let least = values[found.encoder.shape()[1]..].iter().map(|s| s * s).sum::<f64>().sqrt();
+    assert!(lost <= 1.001 * least + 30.0 * EPS * whole, "{what}: the least is {least:e}");
+    whole
+}
+
 #[test]
 fn the_loss_that_is_predicted_is_the_loss_that_is_had_and_the_least_there_is() {
     for (seed, (m, n, rank)) in (0..).zip([(300, 40, 12), (40, 59, 7), (97, 16, 15), (64, 64, 1)]) {
         for decades in [0.5, 2.0] {
             let (x, w) = (with_spectrum(seed, m, n, &spectrum("power law", m.min(n))), weight(seed + 50, n, decades));
             let found = svd::weighted(&tensor(&x), &tensor(&w), Rank::Fixed(rank), &Options::default()).expect("a valid call");
-            let (lost, whole) = losses(&found, &x, &w);
-            let verdict = found.verdicts().expect("host")[0];
-            let what = format!("{m}x{n} rank {rank}, {decades} decades: {lost:e} of {whole:e}, {verdict:?}");
-            assert!((f64::from(verdict.tail) * whole - lost).abs() <= 2e-3 * lost + 30.0 * EPS * whole, "{what}");
-            // No matrix of this rank does better: the tail of X L for W = L L'.
-            let factor = faer(&w).llt(faer::Side::Lower).expect("a positive definite weight");
-            let values = (faer(&x) * factor.L()).singular_values().expect("the oracle converges");
-            let least = values[rank..].iter().map(|s| s * s).sum::<f64>().sqrt();
-            assert!(lost <= 1.001 * least + 30.0 * EPS * whole, "{what}: the least is {least:e}");
+            let what = format!("{m}x{n} rank {rank}, {decades} decades");
+            let whole = keeps_the_promise(&what, &found, &x, &w);
             // Latents are the encoded rows, and a decoder's columns have the sign that bases have.
             let (e, u) = (wide(&found.encoder), wide(&found.svd.u));
             for i in 0..m {

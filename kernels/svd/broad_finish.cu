@@ -89,20 +89,8 @@ KERNEL(svd_broad_signs, BroadParams, 256) {
     const int column = blockIdx.x * WARPS + warp_index();
     if (!is_solved(verdict.state) || column >= verdict.rank) return;
     const float* const tall = static_cast<const float*>(svd.tall) + matrix_index() * svd.rows * svd.columns + column;
-    float largest = 0;
-    int at = svd.rows;
-    for (int row = lane_index(); row < svd.rows; row += 32) {
-        const float x = tall[int64_t(row) * svd.columns];
-        if (fabsf(x) > fabsf(largest)) largest = x, at = row;
-    }
-#pragma unroll
-    for (int distance = 16; distance > 0; distance /= 2) {
-        const float other = __shfl_xor_sync(0xffffffffu, largest, distance);
-        const int other_at = __shfl_xor_sync(0xffffffffu, at, distance);
-        const bool takes = fabsf(other) > fabsf(largest) || (fabsf(other) == fabsf(largest) && other_at < at);
-        if (takes) largest = other, at = other_at;
-    }
-    if (lane_index() == 0) p.signs[columns_of(p) + column] = largest < 0 ? -1 : 1;
+    const float sign = sign_of(svd.rows, [&](int row) { return tall[int64_t(row) * svd.columns]; });
+    if (lane_index() == 0) p.signs[columns_of(p) + column] = sign;
 }
 
 // An entry of the tall factor, NaN or zeros and ones where there is none.

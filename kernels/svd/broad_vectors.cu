@@ -67,24 +67,6 @@ __device__ __forceinline__ bool is_exact(const Eigen<double>& at, const double* 
     return __all_sync(0xffffffffu, exact);
 }
 
-// What makes the entry of largest magnitude, as it will be rounded, positive: the first of several. For whole warps.
-__device__ __forceinline__ double sign_of(const double* x, int n) {
-    float largest = 0;
-    int at = n;
-#pragma unroll 1
-    for (int j = lane_index(); j < n; j += 32) {
-        if (fabsf(float(x[j])) > fabsf(largest)) largest = float(x[j]), at = j;
-    }
-#pragma unroll
-    for (int distance = 16; distance > 0; distance /= 2) {
-        const float other = __shfl_xor_sync(0xffffffffu, largest, distance);
-        const int other_at = __shfl_xor_sync(0xffffffffu, at, distance);
-        const bool takes = fabsf(other) > fabsf(largest) || (fabsf(other) == fabsf(largest) && other_at < at);
-        if (takes) largest = other, at = other_at;
-    }
-    return largest < 0 ? -1 : 1;
-}
-
 // Turns eigenvectors of the tridiagonal matrix into those of the matrix that was reduced to it, a vector a warp.
 KERNEL(svd_broad_turn, BroadParams, 256) {
     DYN_SMEM(smem);
@@ -110,7 +92,7 @@ KERNEL(svd_broad_turn, BroadParams, 256) {
 #pragma unroll 4
         for (int j = lane; j < i; j += 32) x[j] -= product * v[j];
     }
-    const double sign = svd.wide ? 1 : sign_of(x, n);
+    const double sign = svd.wide ? 1 : sign_of(n, [&](int j) { return float(x[j]); });
     double* const to = svd.basis + (columns_of(p) + vector) * n;
     for (int j = lane; j < n; j += 32) to[j] = sign * x[j];
 }

@@ -100,6 +100,25 @@ __device__ __forceinline__ double warp_sum(double x) {
     return x;
 }
 
+// What makes the entry of largest magnitude, the first of several, positive; for whole warps.
+template <class Entry> __device__ __forceinline__ float sign_of(int count, const Entry& entry) {
+    float largest = 0;
+    int at = count;
+#pragma unroll 1
+    for (int i = lane_index(); i < count; i += 32) {
+        const float x = entry(i);
+        if (fabsf(x) > fabsf(largest)) largest = x, at = i;
+    }
+#pragma unroll
+    for (int distance = 16; distance > 0; distance /= 2) {
+        const float other = __shfl_xor_sync(0xffffffffu, largest, distance);
+        const int other_at = __shfl_xor_sync(0xffffffffu, at, distance);
+        const bool takes = fabsf(other) > fabsf(largest) || (fabsf(other) == fabsf(largest) && other_at < at);
+        if (takes) largest = other, at = other_at;
+    }
+    return largest < 0 ? -1 : 1;
+}
+
 // The sum over the block, the same in every thread; `shared` holds WARPS values and is free again after the next
 // barrier.
 __device__ __forceinline__ double block_sum(double x, double* shared) {

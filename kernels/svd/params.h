@@ -54,6 +54,9 @@
 #define SVD_PIVOT 0.25
 #define SVD_LEAST_DIAGONAL 1e-4
 
+/* Eigenvalues of a weight below this share of the largest are raised to it. */
+#define SVD_WEIGHT_FLOOR 1e-6
+
 /* What became of a matrix. */
 struct SvdVerdict {
     uint32_t state;
@@ -193,6 +196,34 @@ struct BroadParams {
     float* signs;        /* [batch, columns] and what they are multiplied by */
     int32_t step;        /* row that svd_broad_reduce takes */
     int32_t warps;       /* that have room in the shared memory of svd_broad_turn */
+};
+
+/* Factors of weighted rows in f32, and where they go. */
+struct WeightParams {
+    const float* u;       /* [batch, rows, columns] */
+    const float* v;       /* [batch, width, columns], */
+    const float* encoder; /* and so are these */
+    const float* decoder;
+    void* out_u; /* in the same shapes */
+    void* out_v;
+    void* out_encoder;
+    void* out_decoder;
+    int32_t rows;
+    int32_t width;
+    int32_t columns;
+    uint32_t factors; /* SVD_F32.. */
+};
+
+/* Rows of every matrix copied to where they are wider, and lie farther apart. */
+struct SpreadParams {
+    const void* from; /* [batch, rows, from_columns] */
+    void* to;         /* [rows, columns] for every matrix */
+    const struct SvdVerdict* verdicts; /* [batch] */
+    int64_t to_stride; /* elements from a matrix to the next one */
+    int32_t rows;
+    int32_t from_columns;
+    int32_t columns;
+    uint32_t dtype; /* SVD_F32, which stands for any four bytes, SVD_F16 or SVD_BF16 */
 };
 
 #ifdef __cplusplus

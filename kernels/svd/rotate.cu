@@ -119,30 +119,11 @@ __device__ __forceinline__ void sort(const Solver& at) {
     __syncthreads();
 }
 
-// Whether the entry of largest magnitude, as it will be rounded, is negative. For whole warps.
-__device__ __forceinline__ bool is_negative(const double* vector, int n) {
-    float largest = 0;
-    int at = n;
-#pragma unroll 1
-    for (int i = lane_index(); i < n; i += 32) {
-        const float x = float(vector[i]);
-        if (fabsf(x) > fabsf(largest)) largest = x, at = i;
-    }
-#pragma unroll
-    for (int distance = 16; distance > 0; distance /= 2) {
-        const float other = __shfl_xor_sync(0xffffffffu, largest, distance);
-        const int other_at = __shfl_xor_sync(0xffffffffu, at, distance);
-        const bool takes = fabsf(other) > fabsf(largest) || (fabsf(other) == fabsf(largest) && other_at < at);
-        if (takes) largest = other, at = other_at;
-    }
-    return largest < 0;
-}
-
 // Writes the first eigenvectors.
 __device__ __forceinline__ void write_basis(const SvdParams& p, int64_t index, const Solver& at, int rank) {
     for (int k = warp_index(); k < rank; k += WARPS) {
         const double* vector = at.vectors + at.order[k] * at.n;
-        const double sign = !p.wide && is_negative(vector, at.n) ? -1 : 1;
+        const double sign = p.wide ? 1 : sign_of(at.n, [&](int j) { return float(vector[j]); });
         double* out = p.basis + (index * p.columns + k) * at.n;
         for (int j = lane_index(); j < at.n; j += 32) out[j] = sign * vector[j];
     }

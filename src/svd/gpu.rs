@@ -13,12 +13,16 @@ use super::{
     watch::Steps,
 };
 use crate::{
-    Dtype, Error, Result, Scratch, Tensor,
+    Device, Dtype, Error, Result, Scratch, Tensor,
     device::{Address, Grid, Kernel},
 };
 
 mod broad;
 mod multiply;
+mod ragged;
+mod weighted;
+
+pub(super) use weighted::weighted;
 
 mod kernels {
     use super::super::params::*;
@@ -58,12 +62,26 @@ struct Extents {
 }
 
 impl Extents {
-    fn new(sizes: &Sizes) -> Self {
-        let Sizes { batch, m, n, columns, .. } = *sizes;
+    fn new(batch: usize, m: usize, n: usize, columns: usize) -> Self {
         let rows = m.max(n);
         let chunks = rows.div_ceil(SVD_CHUNK_ROWS as usize);
         let sums = if batch >= ENOUGH { 1 } else { chunks };
         Self { batch, rows, width: m.min(n), columns, chunks, sums, wide: m < n }
+    }
+
+    /// Bytes of working memory.
+    fn bytes(&self, options: &Options) -> usize {
+        if self.width > WIDTH { broad::bytes(self, options) } else { Workspace::new(self, options).bytes }
+    }
+
+    fn check(&self, device: &Device) -> Result<()> {
+        let most = MAX_CHUNKS * SVD_CHUNK_ROWS as usize;
+        if self.rows <= most && self.batch <= i32::MAX as usize {
+            return Ok(());
+        }
+        let found = format!("{} matrices of {} x {}", self.batch, self.rows, self.width);
+        let expected = format!("max(m, n) <= {most} and at most {} matrices on {device}", i32::MAX);
+        Err(Error::shape(OP, found, expected))
     }
 }
 
@@ -114,8 +132,10 @@ impl Workspace {
 }
 
 pub(super) fn scratch_bytes(sizes: &Sizes, options: &Options) -> usize {
-    let extents = Extents::new(sizes);
-    if extents.width > WIDTH { broad::scratch_bytes(&extents, options) } else { Workspace::new(&extents, options).bytes }
+    if sizes.segments() > 1 {
+        return ragged::bytes(sizes, options);
+    }
+    Extents::new(sizes.batch, sizes.m, sizes.n, sizes.columns).bytes(options)
 }
 
 /// Elements of a lower triangle.
@@ -137,7 +157,9 @@ fn solve_shared(width: usize, columns: usize, size: usize) -> (usize, u32) {
     if all <= SHARED { (all, SVD_SHARED_ALL) } else { (head + (64 * width).max(triangle(width)) * size, 0) }
 }
 
-const ROTATE_SHARED: usize = WIDTH / 2 * 24 + WIDTH * 8 + WIDTH * 4;
+fn rotate_shared(width: usize) -> usize {
+    width.div_ceil(2) * 24 + width * (8 + 4)
+}
 
 fn project_shared(dtype: Dtype, columns: usize) -> usize {
     let (size, parts) = if dtype == Dtype::F32 { (4, 1) } else { (2, 2) };
@@ -220,58 +242,74 @@ pub(super) fn truncated(
     out: &mut Svd,
     scratch: &mut Scratch,
 ) -> Result<()> {
-    if sizes.segments() > 1 {
-        return Err(a.device().unsupported("svd::truncated_ragged"));
-    }
-    let extents = Extents::new(sizes);
-    let most = MAX_CHUNKS * SVD_CHUNK_ROWS as usize;
-    if extents.rows > most || extents.batch > i32::MAX as usize {
-        let found = format!("{} matrices of {} x {}", sizes.batch, sizes.m, sizes.n);
-        let expected = format!("max(m, n) <= {most} and at most {} matrices on {}", i32::MAX, a.device());
-        return Err(Error::shape(OP, found, expected));
-    }
-    let outputs = Outputs::new(&extents, out)?;
-    if extents.width > WIDTH {
-        return broad::truncated(a, extents, rank, options, outputs, scratch);
-    }
-    let workspace = Workspace::new(&extents, options);
-    let base = scratch.address(&a.device(), workspace.bytes)?;
-    let single = options.start == Rung::Single && rank.may_start_in_single(extents.width);
-    let rungs = match options.start {
-        Rung::Jacobi => vec![SVD_JACOBI],
-        Rung::Single if single => vec![SVD_SINGLE, SVD_DOUBLE],
-        _ => vec![SVD_DOUBLE],
-    };
-    let dense = !extents.wide && is_dense(a);
-    let call = Call { a, extents, rank, options, rungs, dense, readers: Readers::new(a.dtype()), outputs, workspace, base };
+    let parts = Parts::new(out)?;
     let steps = Steps(options.watch.as_ref());
+    let request = Request { rank, options, steps };
+    steps.begin(0)?;
+    if sizes.segments() > 1 {
+        return ragged::truncated(a, sizes, &request, &parts, scratch);
+    }
+    let extents = Extents::new(sizes.batch, sizes.m, sizes.n, sizes.columns);
+    extents.check(&a.device())?;
+    let base = scratch.address(&a.device(), extents.bytes(options))?;
+    factorize(a, extents, &request, &parts, base)
+}
+
+/// What is asked for.
+struct Request<'a> {
+    rank: Rank,
+    options: &'a Options,
+    steps: Steps<'a>,
+}
+
+/// Factorizes a batch into parts without gaps, with working memory at `base`.
+fn factorize(a: &Tensor, extents: Extents, request: &Request<'_>, parts: &Parts, base: Address) -> Result<()> {
+    let Request { rank, options, steps } = *request;
+    let outputs = parts.outputs(extents.wide);
     let walk = Walk::new(a);
     let each = walk.inner.0 * walk.outer.0;
-    steps.begin(walk.starts.len() * each.div_ceil(WAVE))?;
-    for (i, start) in walk.starts.iter().enumerate() {
-        for first in (0..each).step_by(WAVE) {
-            call.wave(&walk, *start, first, i * each + first, WAVE.min(each - first))?;
-            steps.done()?;
-        }
+    let waves = |wave: usize| {
+        steps.more(walk.starts.len() * each.div_ceil(wave));
+        let starts = walk.starts.iter().enumerate();
+        starts.flat_map(move |(i, start)| {
+            (0..each).step_by(wave).map(move |first| [*start, first, i * each + first, wave.min(each - first)])
+        })
+    };
+    if extents.width > WIDTH {
+        let call = broad::Call::new(a, extents, rank, options, outputs, base);
+        return waves(call.wave()).try_for_each(|wave| call.run(&walk, wave).and_then(|()| steps.done()));
     }
-    Ok(())
+    let call = Call::new(a, extents, rank, options, outputs, base);
+    waves(WAVE).try_for_each(|wave| call.run(&walk, wave).and_then(|()| steps.done()))
 }
 
 /// Where results go.
-struct Outputs {
-    tall: Address,
+struct Parts {
+    u: Address,
     /// Nowhere when s is not wanted.
     s: Address,
-    small: Address,
+    v: Address,
     verdicts: Address,
 }
 
-impl Outputs {
-    fn new(extents: &Extents, out: &mut Svd) -> Result<Self> {
+impl Parts {
+    fn new(out: &mut Svd) -> Result<Self> {
         let s = if out.s.is_empty() { Address::NULL } else { out.s.address_mut(OP)? };
-        let (tall, small) = if extents.wide { (&mut out.v, &mut out.u) } else { (&mut out.u, &mut out.v) };
-        Ok(Self { tall: tall.address_mut(OP)?, s, small: small.address_mut(OP)?, verdicts: out.table.address_mut(OP)? })
+        Ok(Self { u: out.u.address_mut(OP)?, s, v: out.v.address_mut(OP)?, verdicts: out.table.address_mut(OP)? })
     }
+
+    fn outputs(&self, wide: bool) -> Outputs {
+        let (tall, small) = if wide { (self.v, self.u) } else { (self.u, self.v) };
+        Outputs { tall, s: self.s, small, verdicts: self.verdicts }
+    }
+}
+
+/// The same in the tall orientation.
+struct Outputs {
+    tall: Address,
+    s: Address,
+    small: Address,
+    verdicts: Address,
 }
 
 struct Call<'a> {
@@ -287,12 +325,25 @@ struct Call<'a> {
     base: Address,
 }
 
-impl Call<'_> {
+impl<'a> Call<'a> {
+    fn new(a: &'a Tensor, extents: Extents, rank: Rank, options: &'a Options, outputs: Outputs, base: Address) -> Self {
+        let single = options.start == Rung::Single && rank.may_start_in_single(extents.width);
+        let rungs = match options.start {
+            Rung::Jacobi => vec![SVD_JACOBI],
+            Rung::Single if single => vec![SVD_SINGLE, SVD_DOUBLE],
+            _ => vec![SVD_DOUBLE],
+        };
+        let dense = !extents.wide && is_dense(a);
+        let workspace = Workspace::new(&extents, options);
+        Self { a, extents, rank, options, rungs, dense, readers: Readers::new(a.dtype()), outputs, workspace, base }
+    }
+
     /// Factorizes `count` matrices: from `first` on among those that `start` leads to, from `index` on in the output.
-    fn wave(&self, walk: &Walk, start: usize, first: usize, index: usize, count: usize) -> Result<()> {
+    fn run(&self, walk: &Walk, wave: [usize; 4]) -> Result<()> {
         let Extents { columns, chunks, wide, .. } = self.extents;
         let device = &self.a.device();
-        let mut params = self.params(walk, start, first, index, count);
+        let count = wave[3];
+        let mut params = self.params(walk, wave);
         let blocks = |x: usize, shared| Grid { blocks: [x as u32, count as u32, 1], threads: THREADS, shared };
         for rung in &self.rungs {
             params.rung = *rung;
@@ -325,7 +376,7 @@ impl Call<'_> {
         params.solve_shared = shared;
         device.launch(&kernel, grid, params)?;
         if thorough == 1 {
-            device.launch(&kernels::SVD_ROTATE, blocks(count.min(ROTATING), 1, ROTATE_SHARED), params)?;
+            device.launch(&kernels::SVD_ROTATE, blocks(count.min(ROTATING), 1, rotate_shared(width)), params)?;
         }
         Ok(())
     }
@@ -355,7 +406,7 @@ impl Call<'_> {
         device.launch(&kernels::SVD_FINISH, blocks(1, 1, finish_shared(columns)), params)
     }
 
-    fn params(&self, walk: &Walk, start: usize, first: usize, index: usize, count: usize) -> SvdParams {
+    fn params(&self, walk: &Walk, wave: [usize; 4]) -> SvdParams {
         let at = |offset: usize| self.base.offset(offset);
         SvdParams {
             partials: at(self.workspace.partials),
@@ -371,7 +422,7 @@ impl Call<'_> {
             chunks: self.extents.chunks as i32,
             partial_sums: self.extents.sums as i32,
             dense: i32::from(self.dense),
-            ..params(self.a, &self.extents, self.rank, self.options, &self.outputs, walk, [start, first, index, count])
+            ..params(self.a, &self.extents, self.rank, self.options, &self.outputs, walk, wave)
         }
     }
 }

@@ -293,7 +293,7 @@ pub fn truncated_into(a: &Tensor, rank: Rank, options: &Options, out: &mut Svd, 
 ///
 /// # Errors
 /// As [`truncated`]; [`Error::Shape`] for offsets that do not go from 0 to m, or a segment without rows, and for a rank above
-/// n; [`Error::Device`] on other devices than the CPU.
+/// n.
 pub fn truncated_ragged(a: &Tensor, offsets: &[usize], rank: Rank, options: &Options) -> Result<Svd> {
     let device = a.device();
     check_input(a, rank)?;
@@ -333,10 +333,28 @@ fn dispatch(a: &Tensor, sizes: Sizes, rank: Rank, options: &Options, out: &mut S
 /// # Errors
 /// As [`truncated`] for the shape and the rank.
 pub fn scratch_bytes(shape: &[usize], columns: usize, options: &Options, device: &Device) -> Result<usize> {
-    let sizes = Sizes::new(shape, columns, device)?;
+    Ok(bytes_of(&Sizes::new(shape, columns, device)?, options, device))
+}
+
+/// Bytes of scratch that [`truncated_ragged_into`] takes for rows of `shape`, [.., m, n], cut into segments at `offsets`; as
+/// [`scratch_bytes`].
+///
+/// # Errors
+/// As [`truncated_ragged`] for the shape, the offsets and the rank.
+pub fn scratch_bytes_ragged(
+    shape: &[usize],
+    offsets: &[usize],
+    columns: usize,
+    options: &Options,
+    device: &Device,
+) -> Result<usize> {
+    Ok(bytes_of(&Sizes::ragged(shape, offsets, columns, device)?, options, device))
+}
+
+fn bytes_of(sizes: &Sizes, options: &Options, device: &Device) -> usize {
     match device.kind() {
-        Kind::Cpu => Ok(cpu::scratch_bytes(&sizes, options)),
-        _ => Ok(gpu::scratch_bytes(&sizes, options)),
+        Kind::Cpu => cpu::scratch_bytes(sizes, options),
+        _ => gpu::scratch_bytes(sizes, options),
     }
 }
 

@@ -30,6 +30,7 @@ pub(crate) const SVD_LINES: u32 = 8;
 pub(crate) const SVD_REDUCED_ROWS: u32 = 32;
 pub(crate) const SVD_PIVOT: f64 = 0.25;
 pub(crate) const SVD_LEAST_DIAGONAL: f64 = 0.0001;
+pub(crate) const SVD_WEIGHT_FLOOR: f64 = 0.000001;
 /// What became of a matrix.
 #[repr(C)]
 #[derive(Debug, Copy, Clone, bytemuck::Pod, bytemuck::Zeroable)]
@@ -407,4 +408,74 @@ const _: () = {
     ["Offset of field: BroadParams::signs"][::core::mem::offset_of!(BroadParams, signs) - 352usize];
     ["Offset of field: BroadParams::step"][::core::mem::offset_of!(BroadParams, step) - 360usize];
     ["Offset of field: BroadParams::warps"][::core::mem::offset_of!(BroadParams, warps) - 364usize];
+};
+/// Factors of weighted rows in f32, and where they go.
+#[repr(C)]
+#[derive(Debug, Copy, Clone, bytemuck::Pod, bytemuck::Zeroable)]
+pub(crate) struct WeightParams {
+    /// [batch, rows, columns]
+    pub(crate) u: Address,
+    /// [batch, width, columns],
+    pub(crate) v: Address,
+    /// and so are these
+    pub(crate) encoder: Address,
+    pub(crate) decoder: Address,
+    /// in the same shapes
+    pub(crate) out_u: Address,
+    pub(crate) out_v: Address,
+    pub(crate) out_encoder: Address,
+    pub(crate) out_decoder: Address,
+    pub(crate) rows: i32,
+    pub(crate) width: i32,
+    pub(crate) columns: i32,
+    /// SVD_F32..
+    pub(crate) factors: u32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of WeightParams"][::core::mem::size_of::<WeightParams>() - 80usize];
+    ["Alignment of WeightParams"][::core::mem::align_of::<WeightParams>() - 8usize];
+    ["Offset of field: WeightParams::u"][::core::mem::offset_of!(WeightParams, u) - 0usize];
+    ["Offset of field: WeightParams::v"][::core::mem::offset_of!(WeightParams, v) - 8usize];
+    ["Offset of field: WeightParams::encoder"][::core::mem::offset_of!(WeightParams, encoder) - 16usize];
+    ["Offset of field: WeightParams::decoder"][::core::mem::offset_of!(WeightParams, decoder) - 24usize];
+    ["Offset of field: WeightParams::out_u"][::core::mem::offset_of!(WeightParams, out_u) - 32usize];
+    ["Offset of field: WeightParams::out_v"][::core::mem::offset_of!(WeightParams, out_v) - 40usize];
+    ["Offset of field: WeightParams::out_encoder"][::core::mem::offset_of!(WeightParams, out_encoder) - 48usize];
+    ["Offset of field: WeightParams::out_decoder"][::core::mem::offset_of!(WeightParams, out_decoder) - 56usize];
+    ["Offset of field: WeightParams::rows"][::core::mem::offset_of!(WeightParams, rows) - 64usize];
+    ["Offset of field: WeightParams::width"][::core::mem::offset_of!(WeightParams, width) - 68usize];
+    ["Offset of field: WeightParams::columns"][::core::mem::offset_of!(WeightParams, columns) - 72usize];
+    ["Offset of field: WeightParams::factors"][::core::mem::offset_of!(WeightParams, factors) - 76usize];
+};
+/// Rows of every matrix copied to where they are wider, and lie farther apart.
+#[repr(C)]
+#[derive(Debug, Copy, Clone, bytemuck::Pod, bytemuck::Zeroable)]
+pub(crate) struct SpreadParams {
+    /// [batch, rows, from_columns]
+    pub(crate) from: Address,
+    /// [rows, columns] for every matrix
+    pub(crate) to: Address,
+    /// [batch]
+    pub(crate) verdicts: Address,
+    /// elements from a matrix to the next one
+    pub(crate) to_stride: i64,
+    pub(crate) rows: i32,
+    pub(crate) from_columns: i32,
+    pub(crate) columns: i32,
+    /// SVD_F32, which stands for any four bytes, SVD_F16 or SVD_BF16
+    pub(crate) dtype: u32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of SpreadParams"][::core::mem::size_of::<SpreadParams>() - 48usize];
+    ["Alignment of SpreadParams"][::core::mem::align_of::<SpreadParams>() - 8usize];
+    ["Offset of field: SpreadParams::from"][::core::mem::offset_of!(SpreadParams, from) - 0usize];
+    ["Offset of field: SpreadParams::to"][::core::mem::offset_of!(SpreadParams, to) - 8usize];
+    ["Offset of field: SpreadParams::verdicts"][::core::mem::offset_of!(SpreadParams, verdicts) - 16usize];
+    ["Offset of field: SpreadParams::to_stride"][::core::mem::offset_of!(SpreadParams, to_stride) - 24usize];
+    ["Offset of field: SpreadParams::rows"][::core::mem::offset_of!(SpreadParams, rows) - 32usize];
+    ["Offset of field: SpreadParams::from_columns"][::core::mem::offset_of!(SpreadParams, from_columns) - 36usize];
+    ["Offset of field: SpreadParams::columns"][::core::mem::offset_of!(SpreadParams, columns) - 40usize];
+    ["Offset of field: SpreadParams::dtype"][::core::mem::offset_of!(SpreadParams, dtype) - 44usize];
 };

@@ -3,10 +3,10 @@
 use faer::{Accum, Mat, MatMut, MatRef, Par, Side, linalg::matmul::matmul};
 use rayon::prelude::*;
 
-use super::{Options, Output, Rank, Svd, Verdict, truncated};
+use super::{Options, Output, Rank, Svd, Verdict, gpu, truncated};
 use crate::{Dtype, Error, Result, Tensor, device::Kind};
 
-const OP: &str = "svd::weighted";
+pub(super) const OP: &str = "svd::weighted";
 
 /// Eigenvalues of a weight below this share of the largest are raised to it, so that its inverse root stays bounded.
 const FLOOR: f64 = 1e-6;
@@ -45,9 +45,13 @@ impl Weighted {
 ///
 /// # Errors
 /// As [`truncated`]; [`Error::Shape`] for weights that do not fit, [`Error::Dtype`] for weights other than f32,
-/// [`Error::Numeric`] for one that holds a NaN or an infinity, [`Error::Device`] on other devices than the CPU.
+/// [`Error::Numeric`] for one that holds a NaN or an infinity: on other devices than the CPU, where nobody waits, such a weight
+/// marks its matrices instead, as a NaN among the rows does; [`Error::Device`] when x and the weight are on different devices.
 pub fn weighted(x: &Tensor, weight: &Tensor, rank: Rank, options: &Options) -> Result<Weighted> {
     let (leading, m, n) = check(x, weight)?;
+    if x.device().kind() != Kind::Cpu {
+        return gpu::weighted(x, weight, rank, options);
+    }
     let weights = weight.contiguous()?;
     let roots: Vec<[Mat<f64>; 2]> =
         weights.slice::<f32>()?.par_chunks_exact(n * n).map(|weight| roots(weight, n)).collect::<Result<_>>()?;
@@ -89,8 +93,8 @@ pub fn weighted(x: &Tensor, weight: &Tensor, rank: Rank, options: &Options) -> R
 
 /// The leading axes, m and n.
 fn check<'a>(x: &'a Tensor, weight: &Tensor) -> Result<(&'a [usize], usize, usize)> {
-    if x.device().kind() != Kind::Cpu {
-        return Err(x.device().unsupported(OP));
+    if weight.device() != x.device() {
+        return Err(Error::device(format!("weight on {} for x on {}", weight.device(), x.device()), "move one of them"));
     }
     let [leading @ .., m, n] = x.shape() else {
         return Err(Error::shape(OP, format!("x {:?}", x.shape()), "rows [.., m, n]"));

@@ -3,10 +3,10 @@
 use super::{
     Extents, Outputs, SHARED, THREADS, Walk, code, kernels,
     multiply::{self, PANEL, multiply, product},
-    triangle,
+    rotate_shared, triangle,
 };
 use crate::{
-    Result, Scratch, Tensor,
+    Result, Tensor,
     device::{Address, Device, Grid, Kernel},
     svd::{
         Options, Output, Rank, Rung,
@@ -14,7 +14,6 @@ use crate::{
             BroadParams, MultiplyParams, SVD_CHOSEN, SVD_DEPTH, SVD_DOUBLE, SVD_F32, SVD_F64, SVD_JACOBI, SVD_LEAST_DIAGONAL,
             SVD_LINES, SVD_OPEN, SVD_PIVOT, SVD_REDUCED_ROWS, SVD_SLANTED, SVD_TILE, SvdOperand, SvdParams, TriangleParams,
         },
-        watch::Steps,
     },
 };
 
@@ -98,37 +97,11 @@ impl Workspace {
     }
 }
 
-pub(super) fn scratch_bytes(extents: &Extents, options: &Options) -> usize {
+pub(super) fn bytes(extents: &Extents, options: &Options) -> usize {
     Workspace::new(extents, options).bytes
 }
 
-pub(super) fn truncated(
-    a: &Tensor,
-    extents: Extents,
-    rank: Rank,
-    options: &Options,
-    outputs: Outputs,
-    scratch: &mut Scratch,
-) -> Result<()> {
-    let workspace = Workspace::new(&extents, options);
-    let base = scratch.address(&a.device(), workspace.bytes)?;
-    let wave = workspace.wave;
-    let call = Call { a, device: a.device(), extents, rank, options, outputs, workspace, base };
-    let steps = Steps(options.watch.as_ref());
-    let walk = Walk::new(a);
-    let each = walk.inner.0 * walk.outer.0;
-    steps.begin(walk.starts.len() * each.div_ceil(wave))?;
-    for (i, start) in walk.starts.iter().enumerate() {
-        for first in (0..each).step_by(wave) {
-            let count = wave.min(each - first);
-            call.wave(&walk, *start, first, i * each + first, count)?;
-            steps.done()?;
-        }
-    }
-    Ok(())
-}
-
-struct Call<'a> {
+pub(super) struct Call<'a> {
     a: &'a Tensor,
     device: Device,
     extents: Extents,
@@ -139,12 +112,29 @@ struct Call<'a> {
     base: Address,
 }
 
-impl Call<'_> {
+impl<'a> Call<'a> {
+    pub(super) fn new(
+        a: &'a Tensor,
+        extents: Extents,
+        rank: Rank,
+        options: &'a Options,
+        outputs: Outputs,
+        base: Address,
+    ) -> Self {
+        let workspace = Workspace::new(&extents, options);
+        Self { a, device: a.device(), extents, rank, options, outputs, workspace, base }
+    }
+
+    /// Matrices that have working memory at the same time.
+    pub(super) fn wave(&self) -> usize {
+        self.workspace.wave
+    }
+
     /// Factorizes `count` matrices: from `first` on among those that `start` leads to, from `index` on in the output.
-    fn wave(&self, walk: &Walk, start: usize, first: usize, index: usize, count: usize) -> Result<()> {
-        let Extents { rows, width, columns, .. } = self.extents;
-        let p = self.params(walk, start, first, index, count);
-        let a = self.operand(&p.svd, walk, first);
+    pub(super) fn run(&self, walk: &Walk, wave: [usize; 4]) -> Result<()> {
+        let Extents { rows, columns, .. } = self.extents;
+        let p = self.params(walk, wave);
+        let a = self.operand(&p.svd, walk);
         self.gram(&p, a)?;
         if p.svd.rung == SVD_DOUBLE {
             self.values(&p)?;
@@ -152,9 +142,7 @@ impl Call<'_> {
                 self.vectors(&p)?;
             }
         }
-        let rotating =
-            Grid { blocks: [count.min(ROTATING) as u32, 1, 1], threads: THREADS, shared: 24 * width.next_multiple_of(2) };
-        self.device.launch(&kernels::SVD_ROTATE, rotating, &p.svd)?;
+        self.rotate(&p)?;
         if p.svd.values_only == 0 {
             self.project(&p, a)?;
             self.launch(&kernels::SVD_BROAD_FINISH, 1, 0, &p)?;
@@ -163,6 +151,31 @@ impl Call<'_> {
             }
         }
         self.launch(&kernels::SVD_BROAD_WRITE, rows.div_ceil(SVD_TILE as usize), 0, &p)
+    }
+
+    /// The roots W^1/2 and W^-1/2 of `count` weights, f32 [.., width, width] without gaps, into `to`, f64.
+    pub(super) fn roots(&self, wave: [usize; 4], to: [Address; 2]) -> Result<()> {
+        let (width, count) = (self.extents.width, wave[3]);
+        let p = self.params(&Walk::new(self.a), wave);
+        self.launch(&kernels::SVD_WEIGHT_BEGIN, 1, SUMS_SHARED, &p)?;
+        self.values(&p)?;
+        self.vectors(&p)?;
+        self.rotate(&p)?;
+        self.launch(&kernels::SVD_WEIGHT_ROOTS, width.div_ceil(WARPS), 0, &p)?;
+        let of = |at: Address| SvdOperand::dense(at, SVD_F64, width, width);
+        for (scaled, to) in [p.vectors, p.square].into_iter().zip(to) {
+            let root = product(of(p.svd.basis).transposed(), of(scaled), of(to), [width; 3]);
+            multiply(&self.device, &root, count)?;
+        }
+        Ok(())
+    }
+
+    /// For matrices whose eigenvectors inverse iteration did not find.
+    fn rotate(&self, p: &BroadParams) -> Result<()> {
+        let (count, width) = (p.svd.count as usize, self.extents.width);
+        let shared = rotate_shared(width);
+        let grid = Grid { blocks: [count.min(ROTATING) as u32, 1, 1], threads: THREADS, shared };
+        self.device.launch(&kernels::SVD_ROTATE, grid, &p.svd)
     }
 
     fn launch(&self, kernel: &Kernel<BroadParams>, blocks: usize, shared: usize, p: &BroadParams) -> Result<()> {
@@ -273,7 +286,7 @@ impl Call<'_> {
     }
 
     /// The matrices in their tall orientation.
-    fn operand(&self, svd: &SvdParams, walk: &Walk, first: usize) -> SvdOperand {
+    fn operand(&self, svd: &SvdParams, walk: &Walk) -> SvdOperand {
         SvdOperand {
             at: svd.a,
             row_stride: svd.row_stride,
@@ -281,12 +294,12 @@ impl Call<'_> {
             inner_stride: svd.inner_stride,
             outer_stride: svd.outer_stride,
             inner: walk.inner.0 as i64,
-            first: first as i32,
+            first: svd.first,
             dtype: code(self.a.dtype()),
         }
     }
 
-    fn params(&self, walk: &Walk, start: usize, first: usize, index: usize, count: usize) -> BroadParams {
+    fn params(&self, walk: &Walk, wave: [usize; 4]) -> BroadParams {
         let workspace = &self.workspace;
         let at = |offset: usize| self.base.offset(offset);
         let [values, exact, scales, pivots, lengths, singular] = workspace.columns.map(at);
@@ -301,7 +314,7 @@ impl Call<'_> {
             partial_sums: workspace.parts as i32,
             tall_dtype: SVD_F32,
             rung: if self.options.start == Rung::Jacobi { SVD_JACOBI } else { SVD_DOUBLE },
-            ..super::params(self.a, &self.extents, self.rank, self.options, &self.outputs, walk, [start, first, index, count])
+            ..super::params(self.a, &self.extents, self.rank, self.options, &self.outputs, walk, wave)
         };
         BroadParams {
             svd,
