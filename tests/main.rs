@@ -49,6 +49,8 @@ mod kernels_svd_broad;
 #[cfg(feature = "emulator")]
 mod kernels_svd_ragged;
 #[cfg(feature = "emulator")]
+mod kernels_svd_sketch;
+#[cfg(feature = "emulator")]
 mod support;
 
 #[cfg(feature = "model")]

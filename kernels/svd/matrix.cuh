@@ -65,6 +65,10 @@ __device__ __forceinline__ float load_entry(const void* from, uint32_t dtype, in
     const uint32_t bits = static_cast<const uint16_t*>(from)[i];
     return dtype == SVD_F16 ? unpack(bits, f16{}).x : unpack(bits, bf16{}).x;
 }
+// The same, or f64.
+__device__ __forceinline__ double load_number(const void* from, uint32_t dtype, int64_t i) {
+    return dtype == SVD_F64 ? static_cast<const double*>(from)[i] : load_entry(from, dtype, i);
+}
 __device__ __forceinline__ uint32_t pack_entries(uint32_t dtype, float x, float y) {
     return dtype == SVD_F16 ? pack(x, y, f16{}) : pack(x, y, bf16{});
 }

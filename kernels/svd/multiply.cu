@@ -29,8 +29,7 @@ struct Side {
     }
 
     __device__ __forceinline__ double entry(int64_t i, uint64_t seed) const {
-        if (dtype == SVD_F64) return static_cast<const double*>(at)[i];
-        if (dtype != SVD_SIGNS) return load_entry(at, dtype, i);
+        if (dtype != SVD_SIGNS) return load_number(at, dtype, i);
         const uint4 words = random_words(seed, 0, i / 128);
         const int which = i / 32 % 4;
         const uint32_t word = which < 2 ? (which == 0 ? words.x : words.y) : (which == 2 ? words.z : words.w);

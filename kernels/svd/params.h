@@ -166,7 +166,8 @@ struct TriangleParams {
     double* corners; /* [batch, panels, SVD_PANEL, SVD_PANEL] tiles on the diagonal of L */
     double* pivots;  /* [batch, columns] squared lengths that columns have beside those before, as shares of what they had */
     double* lengths; /* [batch, columns] the diagonal of L */
-    void* x;         /* [batch, rows, columns] */
+    void* x;         /* [batch, rows, columns], rows `stride` elements apart and matrices `next` */
+    int64_t next;
     const struct SvdVerdict* verdicts; /* [batch] */
     double least;          /* pivots from which on X is divided */
     float least_diagonal; /* moments below count as no pivot at all */
@@ -174,7 +175,11 @@ struct TriangleParams {
     uint32_t wanted;
     int32_t rows;
     int32_t columns;
+    int32_t stride;
     int32_t panel; /* that is factorized */
+    float noise; /* columns whose pivot is not above this are replaced by random signs where svd_refill is run, */
+    uint64_t seed; /* which this gives */
+    uint64_t stream; /* together with this */
 };
 
 /* Matrices of more columns than one block has room for. */
@@ -196,6 +201,34 @@ struct BroadParams {
     float* signs;        /* [batch, columns] and what they are multiplied by */
     int32_t step;        /* row that svd_broad_reduce takes */
     int32_t warps;       /* that have room in the shared memory of svd_broad_turn */
+};
+
+/* Large matrices, by what they are within a space K of few columns: Z = A K. */
+struct SketchParams {
+    struct SvdOperand a; /* [batch, rows, summed] whose squares are summed up: A in its tall orientation, or Z */
+    double* sums;        /* [batch, 2, parts] of the squares of A, and of Z */
+    struct SvdVerdict* space; /* [batch] how K is getting on */
+    const struct SvdVerdict* inner; /* [batch] what became of Z, */
+    const float* tall;  /* [batch, rows, columns] its tall factor, */
+    const float* s;     /* [batch, columns] its singular values, */
+    const float* small; /* [batch, width, columns] and K times its small factor */
+    void* out_tall;     /* [batch, rows, columns] in factors */
+    float* out_s;       /* [batch, columns]; null: not wanted */
+    void* out_small;    /* [batch, width, columns] in factors */
+    struct SvdVerdict* verdicts; /* [batch] */
+    double relative; /* tolerated error; negative: every matrix keeps `columns` */
+    int32_t rows;
+    int32_t width;
+    int32_t columns;
+    int32_t block; /* columns of K that are made together */
+    int32_t summed;
+    int32_t which; /* of the two sums */
+    int32_t parts;
+    uint32_t factors; /* SVD_F32.. */
+    int32_t wide; /* tall is V, whose signs are to be fixed, and not U */
+    int32_t tall_is_scaled;  /* by s: it is A V */
+    int32_t small_is_scaled; /* by s */
+    int32_t values_only;
 };
 
 /* Factors of weighted rows in f32, and where they go. */

@@ -1,5 +1,6 @@
 // The Cholesky factor of moments too many for one block, and columns made orthonormal by it: tiles of 32 x 32, each from
 // all those to its left (Golub and Van Loan, "Matrix Computations", section 4.2).
+#include "device/philox.cuh"
 #include "svd/matrix.cuh"
 
 constexpr int PANEL = SVD_PANEL;
@@ -26,7 +27,7 @@ struct Rows {
     __device__ __forceinline__ double entry(int i, int j) const {
         if (first + i >= count) return 0;
         const int64_t place = int64_t(first + i) * stride + j;
-        return dtype == SVD_F64 ? static_cast<const double*>(at)[place] : static_cast<const float*>(at)[place];
+        return load_number(at, dtype, place);
     }
     // Columns from `column` on, as far as `end`.
     __device__ __forceinline__ void load(Tile& to, int column, int end) const {
@@ -146,10 +147,10 @@ KERNEL(svd_divide, TriangleParams, 256) {
     for (int k = threadIdx.x; k < moments.rank; k += THREADS) holds &= p.pivots[matrix_index() * p.columns + k] >= p.least;
     if (!__syncthreads_and(holds)) return;
     Shared& shared = *reinterpret_cast<Shared*>(smem);
-    const int64_t start = matrix_index() * p.rows * p.columns;
+    const int64_t start = matrix_index() * p.next;
     void* const at = p.dtype == SVD_F64 ? static_cast<void*>(static_cast<double*>(p.x) + start)
                                         : static_cast<void*>(static_cast<float*>(p.x) + start);
-    const Rows x{at, p.dtype, p.columns, int(blockIdx.x) * PANEL, p.rows};
+    const Rows x{at, p.dtype, p.stride, int(blockIdx.x) * PANEL, p.rows};
     const int j = lane_index();
     for (int column = 0; column < moments.rank; column += PANEL) {
         reduce(shared, shared.result, x, moments.rows(column), column, moments.rank);
@@ -161,7 +162,7 @@ KERNEL(svd_divide, TriangleParams, 256) {
         __syncthreads();
         for (int i = warp_index(); i < PANEL; i += WARPS) {
             if (x.first + i >= p.rows || column + j >= moments.rank) continue;
-            const int64_t place = int64_t(x.first + i) * p.columns + column + j;
+            const int64_t place = int64_t(x.first + i) * p.stride + column + j;
             if (p.dtype == SVD_F64) {
                 static_cast<double*>(at)[place] = shared.result.at[i][j];
             } else {
@@ -169,5 +170,18 @@ KERNEL(svd_divide, TriangleParams, 256) {
             }
         }
         __syncthreads();
+    }
+}
+
+// Replaces columns of which noise is all that was left by unit vectors of random signs, of which the others have little.
+KERNEL(svd_refill, TriangleParams, 256) {
+    if (p.verdicts[matrix_index()].state != p.wanted) return;
+    const int column = blockIdx.x;
+    if (p.pivots[matrix_index() * p.columns + column] > p.noise) return;
+    const double length = 1 / sqrt(double(p.rows));
+    double* const x = static_cast<double*>(p.x) + matrix_index() * p.next + column;
+    for (int row = threadIdx.x; row < p.rows; row += THREADS) {
+        const uint32_t word = random_words(p.seed, p.stream + column, row).x;
+        x[int64_t(row) * p.stride] = word & 1 ? -length : length;
     }
 }

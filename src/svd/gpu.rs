@@ -6,8 +6,8 @@ use bytemuck::Zeroable;
 use super::{
     Mode, OP, Options, Output, Rank, Rung, Sizes, Svd,
     params::{
-        GramParams, SVD_BF16, SVD_CHOSEN, SVD_CHUNK_ROWS, SVD_DOUBLE, SVD_F16, SVD_F32, SVD_JACOBI, SVD_OPEN, SVD_PROJECTED,
-        SVD_SHARED_ALL, SVD_SINGLE, SvdParams,
+        GramParams, SVD_BF16, SVD_CHOSEN, SVD_CHUNK_ROWS, SVD_DOUBLE, SVD_F16, SVD_F32, SVD_F64, SVD_JACOBI, SVD_OPEN,
+        SVD_PROJECTED, SVD_SHARED_ALL, SVD_SINGLE, SvdOperand, SvdParams,
     },
     verdict::ROW_BYTES,
     watch::Steps,
@@ -20,8 +20,10 @@ use crate::{
 mod broad;
 mod multiply;
 mod ragged;
+mod sketch;
 mod weighted;
 
+pub(super) use sketch::serves as sketches;
 pub(super) use weighted::weighted;
 
 mod kernels {
@@ -71,7 +73,15 @@ impl Extents {
 
     /// Bytes of working memory.
     fn bytes(&self, options: &Options) -> usize {
+        if self.is_sketched(options) {
+            return sketch::bytes(self, options);
+        }
         if self.width > WIDTH { broad::bytes(self, options) } else { Workspace::new(self, options).bytes }
+    }
+
+    /// Whether these are sketched.
+    fn is_sketched(&self, options: &Options) -> bool {
+        sketch::serves(self.width, self.columns, options.mode)
     }
 
     fn check(&self, device: &Device) -> Result<()> {
@@ -208,6 +218,48 @@ impl Readers {
     }
 }
 
+/// Matrices in memory: where those of a tensor lie, or some without gaps.
+struct Matrices {
+    device: Device,
+    at: Address,
+    /// SVD_F32..
+    dtype: u32,
+    row_stride: usize,
+    walk: Walk,
+}
+
+impl Matrices {
+    fn of(a: &Tensor) -> Self {
+        let row_stride = a.strides()[a.shape().len() - 2];
+        Self { device: a.device(), at: a.address(), dtype: code(a.dtype()), row_stride, walk: Walk::new(a) }
+    }
+
+    fn dense(device: &Device, at: Address, dtype: u32, [batch, rows, columns]: [usize; 3]) -> Self {
+        let walk = Walk { inner: (batch, rows * columns), outer: (1, 0), starts: vec![0] };
+        Self { device: device.clone(), at, dtype, row_stride: columns, walk }
+    }
+
+    /// What a kernel is told of a wave: the tall orientation.
+    fn operand(&self, [start, first, ..]: [usize; 4], wide: bool) -> SvdOperand {
+        let size = match self.dtype {
+            SVD_F64 => 8,
+            SVD_F32 => 4,
+            _ => 2,
+        };
+        let rows = SvdOperand {
+            at: self.at.offset(start * size),
+            row_stride: self.row_stride as i64,
+            column_stride: 1,
+            inner_stride: self.walk.inner.1 as i64,
+            outer_stride: self.walk.outer.1 as i64,
+            inner: self.walk.inner.0 as i64,
+            first: first as i32,
+            dtype: self.dtype,
+        };
+        if wide { rows.transposed() } else { rows }
+    }
+}
+
 /// How the leading axes are walked: two of them by strides in a kernel, the rest from one starting point after another.
 struct Walk {
     inner: (usize, usize),
@@ -231,6 +283,17 @@ impl Walk {
             starts.into_iter().flat_map(|start| (0..extent).map(move |i| start + i * stride)).collect()
         });
         Self { inner, outer, starts }
+    }
+
+    /// Matrices by so many at a time: where a starting point lies, the place of the first matrix from there on and in all,
+    /// and how many there are.
+    fn waves(&self, wave: usize) -> Vec<[usize; 4]> {
+        let each = self.inner.0 * self.outer.0;
+        let of = |(i, start): (usize, &usize)| {
+            let start = *start;
+            (0..each).step_by(wave).map(move |first| [start, first, i * each + first, wave.min(each - first)])
+        };
+        self.starts.iter().enumerate().flat_map(of).collect()
     }
 }
 
@@ -266,21 +329,22 @@ struct Request<'a> {
 fn factorize(a: &Tensor, extents: Extents, request: &Request<'_>, parts: &Parts, base: Address) -> Result<()> {
     let Request { rank, options, steps } = *request;
     let outputs = parts.outputs(extents.wide);
-    let walk = Walk::new(a);
-    let each = walk.inner.0 * walk.outer.0;
+    let matrices = Matrices::of(a);
     let waves = |wave: usize| {
-        steps.more(walk.starts.len() * each.div_ceil(wave));
-        let starts = walk.starts.iter().enumerate();
-        starts.flat_map(move |(i, start)| {
-            (0..each).step_by(wave).map(move |first| [*start, first, i * each + first, wave.min(each - first)])
-        })
+        let waves = matrices.walk.waves(wave);
+        steps.more(waves.len());
+        waves.into_iter()
     };
-    if extents.width > WIDTH {
-        let call = broad::Call::new(a, extents, rank, options, outputs, base);
-        return waves(call.wave()).try_for_each(|wave| call.run(&walk, wave).and_then(|()| steps.done()));
+    if extents.is_sketched(options) {
+        let call = sketch::Call::new(&matrices, extents, rank, options, outputs, base);
+        return waves(call.wave()).try_for_each(|wave| call.run(wave).and_then(|()| steps.done()));
     }
-    let call = Call::new(a, extents, rank, options, outputs, base);
-    waves(WAVE).try_for_each(|wave| call.run(&walk, wave).and_then(|()| steps.done()))
+    if extents.width > WIDTH {
+        let call = broad::Call::new(&matrices, extents, rank, options, outputs, base);
+        return waves(call.wave()).try_for_each(|wave| call.run(wave).and_then(|()| steps.done()));
+    }
+    let call = Call::new(a, &matrices, extents, rank, options, outputs, base);
+    waves(WAVE).try_for_each(|wave| call.run(wave).and_then(|()| steps.done()))
 }
 
 /// Where results go.
@@ -314,6 +378,7 @@ struct Outputs {
 
 struct Call<'a> {
     a: &'a Tensor,
+    matrices: &'a Matrices,
     extents: Extents,
     rank: Rank,
     options: &'a Options,
@@ -326,7 +391,15 @@ struct Call<'a> {
 }
 
 impl<'a> Call<'a> {
-    fn new(a: &'a Tensor, extents: Extents, rank: Rank, options: &'a Options, outputs: Outputs, base: Address) -> Self {
+    fn new(
+        a: &'a Tensor,
+        matrices: &'a Matrices,
+        extents: Extents,
+        rank: Rank,
+        options: &'a Options,
+        outputs: Outputs,
+        base: Address,
+    ) -> Self {
         let single = options.start == Rung::Single && rank.may_start_in_single(extents.width);
         let rungs = match options.start {
             Rung::Jacobi => vec![SVD_JACOBI],
@@ -335,15 +408,15 @@ impl<'a> Call<'a> {
         };
         let dense = !extents.wide && is_dense(a);
         let workspace = Workspace::new(&extents, options);
-        Self { a, extents, rank, options, rungs, dense, readers: Readers::new(a.dtype()), outputs, workspace, base }
+        Self { a, matrices, extents, rank, options, rungs, dense, readers: Readers::new(a.dtype()), outputs, workspace, base }
     }
 
     /// Factorizes `count` matrices: from `first` on among those that `start` leads to, from `index` on in the output.
-    fn run(&self, walk: &Walk, wave: [usize; 4]) -> Result<()> {
+    fn run(&self, wave: [usize; 4]) -> Result<()> {
         let Extents { columns, chunks, wide, .. } = self.extents;
         let device = &self.a.device();
         let count = wave[3];
-        let mut params = self.params(walk, wave);
+        let mut params = self.params(wave);
         let blocks = |x: usize, shared| Grid { blocks: [x as u32, count as u32, 1], threads: THREADS, shared };
         for rung in &self.rungs {
             params.rung = *rung;
@@ -406,7 +479,7 @@ impl<'a> Call<'a> {
         device.launch(&kernels::SVD_FINISH, blocks(1, 1, finish_shared(columns)), params)
     }
 
-    fn params(&self, walk: &Walk, wave: [usize; 4]) -> SvdParams {
+    fn params(&self, wave: [usize; 4]) -> SvdParams {
         let at = |offset: usize| self.base.offset(offset);
         SvdParams {
             partials: at(self.workspace.partials),
@@ -422,7 +495,7 @@ impl<'a> Call<'a> {
             chunks: self.extents.chunks as i32,
             partial_sums: self.extents.sums as i32,
             dense: i32::from(self.dense),
-            ..params(self.a, &self.extents, self.rank, self.options, &self.outputs, walk, wave)
+            ..params(self.matrices, &self.extents, self.rank, self.options, &self.outputs, wave)
         }
     }
 }
@@ -430,36 +503,36 @@ impl<'a> Call<'a> {
 /// What every kernel is told of `count` matrices, from `first` on among those that `start` leads to and from `index` on in
 /// the output, without the working memory.
 fn params(
-    a: &Tensor,
+    matrices: &Matrices,
     extents: &Extents,
     rank: Rank,
     options: &Options,
     outputs: &Outputs,
-    walk: &Walk,
-    [start, first, index, count]: [usize; 4],
+    wave: [usize; 4],
 ) -> SvdParams {
     let Extents { rows, width, columns, wide, .. } = *extents;
     let Options { mode, output, factors, .. } = *options;
-    let row_stride = a.strides()[a.shape().len() - 2] as i64;
+    let [_, first, index, count] = wave;
+    let a = matrices.operand(wave, wide);
     let factor = |address: Address, rows: usize| address.offset(factors.bytes_of(index * rows * columns));
     let (u_is_scaled, v_is_scaled) = (output == Output::LatentDecoder, output == Output::Qb);
     let s = if outputs.s == Address::NULL { 0 } else { index * columns * size_of::<f32>() };
     SvdParams {
-        a: a.address().offset(a.dtype().bytes_of(start)),
+        a: a.at,
         tall: factor(outputs.tall, rows),
         out_tall: factor(outputs.tall, rows),
         s: outputs.s.offset(s),
         small: factor(outputs.small, width),
         verdicts: outputs.verdicts.offset(index * ROW_BYTES),
-        row_stride: if wide { 1 } else { row_stride },
-        column_stride: if wide { row_stride } else { 1 },
-        inner_stride: walk.inner.1 as i64,
-        outer_stride: walk.outer.1 as i64,
+        row_stride: a.row_stride,
+        column_stride: a.column_stride,
+        inner_stride: a.inner_stride,
+        outer_stride: a.outer_stride,
         relative: match rank {
             Rank::Fixed(_) => -1.0,
             Rank::Tolerance { relative, .. } => relative,
         },
-        inner: walk.inner.0 as i32,
+        inner: a.inner as i32,
         first: first as i32,
         rows: rows as i32,
         width: width as i32,

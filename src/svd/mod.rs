@@ -40,7 +40,8 @@ const DTYPES: &[Dtype] = &[Dtype::F32, Dtype::F16, Dtype::BF16];
 /// rank is small beside them.
 pub const GRAM_COLUMNS: usize = 1024;
 
-/// The largest min(m, n) of matrices on `device`, if there is a limit.
+/// The largest min(m, n) of matrices on `device` whose rank is not small beside it, if there is a limit. Larger ones are
+/// sketched, which takes a rank of less than about a tenth of min(m, n).
 pub fn max_columns(device: &Device) -> Option<usize> {
     match device.kind() {
         Kind::Cpu => None,

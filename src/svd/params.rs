@@ -315,8 +315,9 @@ pub(crate) struct TriangleParams {
     pub(crate) pivots: Address,
     /// [batch, columns] the diagonal of L
     pub(crate) lengths: Address,
-    /// [batch, rows, columns]
+    /// [batch, rows, columns], rows `stride` elements apart and matrices `next`
     pub(crate) x: Address,
+    pub(crate) next: i64,
     /// [batch]
     pub(crate) verdicts: Address,
     /// pivots from which on X is divided
@@ -328,26 +329,38 @@ pub(crate) struct TriangleParams {
     pub(crate) wanted: u32,
     pub(crate) rows: i32,
     pub(crate) columns: i32,
+    pub(crate) stride: i32,
     /// that is factorized
     pub(crate) panel: i32,
+    /// columns whose pivot is not above this are replaced by random signs where svd_refill is run,
+    pub(crate) noise: f32,
+    /// which this gives
+    pub(crate) seed: u64,
+    /// together with this
+    pub(crate) stream: u64,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of TriangleParams"][::core::mem::size_of::<TriangleParams>() - 80usize];
+    ["Size of TriangleParams"][::core::mem::size_of::<TriangleParams>() - 112usize];
     ["Alignment of TriangleParams"][::core::mem::align_of::<TriangleParams>() - 8usize];
     ["Offset of field: TriangleParams::moments"][::core::mem::offset_of!(TriangleParams, moments) - 0usize];
     ["Offset of field: TriangleParams::corners"][::core::mem::offset_of!(TriangleParams, corners) - 8usize];
     ["Offset of field: TriangleParams::pivots"][::core::mem::offset_of!(TriangleParams, pivots) - 16usize];
     ["Offset of field: TriangleParams::lengths"][::core::mem::offset_of!(TriangleParams, lengths) - 24usize];
     ["Offset of field: TriangleParams::x"][::core::mem::offset_of!(TriangleParams, x) - 32usize];
-    ["Offset of field: TriangleParams::verdicts"][::core::mem::offset_of!(TriangleParams, verdicts) - 40usize];
-    ["Offset of field: TriangleParams::least"][::core::mem::offset_of!(TriangleParams, least) - 48usize];
-    ["Offset of field: TriangleParams::least_diagonal"][::core::mem::offset_of!(TriangleParams, least_diagonal) - 56usize];
-    ["Offset of field: TriangleParams::dtype"][::core::mem::offset_of!(TriangleParams, dtype) - 60usize];
-    ["Offset of field: TriangleParams::wanted"][::core::mem::offset_of!(TriangleParams, wanted) - 64usize];
-    ["Offset of field: TriangleParams::rows"][::core::mem::offset_of!(TriangleParams, rows) - 68usize];
-    ["Offset of field: TriangleParams::columns"][::core::mem::offset_of!(TriangleParams, columns) - 72usize];
-    ["Offset of field: TriangleParams::panel"][::core::mem::offset_of!(TriangleParams, panel) - 76usize];
+    ["Offset of field: TriangleParams::next"][::core::mem::offset_of!(TriangleParams, next) - 40usize];
+    ["Offset of field: TriangleParams::verdicts"][::core::mem::offset_of!(TriangleParams, verdicts) - 48usize];
+    ["Offset of field: TriangleParams::least"][::core::mem::offset_of!(TriangleParams, least) - 56usize];
+    ["Offset of field: TriangleParams::least_diagonal"][::core::mem::offset_of!(TriangleParams, least_diagonal) - 64usize];
+    ["Offset of field: TriangleParams::dtype"][::core::mem::offset_of!(TriangleParams, dtype) - 68usize];
+    ["Offset of field: TriangleParams::wanted"][::core::mem::offset_of!(TriangleParams, wanted) - 72usize];
+    ["Offset of field: TriangleParams::rows"][::core::mem::offset_of!(TriangleParams, rows) - 76usize];
+    ["Offset of field: TriangleParams::columns"][::core::mem::offset_of!(TriangleParams, columns) - 80usize];
+    ["Offset of field: TriangleParams::stride"][::core::mem::offset_of!(TriangleParams, stride) - 84usize];
+    ["Offset of field: TriangleParams::panel"][::core::mem::offset_of!(TriangleParams, panel) - 88usize];
+    ["Offset of field: TriangleParams::noise"][::core::mem::offset_of!(TriangleParams, noise) - 92usize];
+    ["Offset of field: TriangleParams::seed"][::core::mem::offset_of!(TriangleParams, seed) - 96usize];
+    ["Offset of field: TriangleParams::stream"][::core::mem::offset_of!(TriangleParams, stream) - 104usize];
 };
 /// Matrices of more columns than one block has room for.
 #[repr(C)]
@@ -408,6 +421,82 @@ const _: () = {
     ["Offset of field: BroadParams::signs"][::core::mem::offset_of!(BroadParams, signs) - 352usize];
     ["Offset of field: BroadParams::step"][::core::mem::offset_of!(BroadParams, step) - 360usize];
     ["Offset of field: BroadParams::warps"][::core::mem::offset_of!(BroadParams, warps) - 364usize];
+};
+/// Large matrices, by what they are within a space K of few columns: Z = A K.
+#[repr(C)]
+#[derive(Debug, Copy, Clone, bytemuck::Pod, bytemuck::Zeroable)]
+pub(crate) struct SketchParams {
+    /// [batch, rows, summed] whose squares are summed up: A in its tall orientation, or Z
+    pub(crate) a: SvdOperand,
+    /// [batch, 2, parts] of the squares of A, and of Z
+    pub(crate) sums: Address,
+    /// [batch] how K is getting on
+    pub(crate) space: Address,
+    /// [batch] what became of Z,
+    pub(crate) inner: Address,
+    /// [batch, rows, columns] its tall factor,
+    pub(crate) tall: Address,
+    /// [batch, columns] its singular values,
+    pub(crate) s: Address,
+    /// [batch, width, columns] and K times its small factor
+    pub(crate) small: Address,
+    /// [batch, rows, columns] in factors
+    pub(crate) out_tall: Address,
+    /// [batch, columns]; null: not wanted
+    pub(crate) out_s: Address,
+    /// [batch, width, columns] in factors
+    pub(crate) out_small: Address,
+    /// [batch]
+    pub(crate) verdicts: Address,
+    /// tolerated error; negative: every matrix keeps `columns`
+    pub(crate) relative: f64,
+    pub(crate) rows: i32,
+    pub(crate) width: i32,
+    pub(crate) columns: i32,
+    /// columns of K that are made together
+    pub(crate) block: i32,
+    pub(crate) summed: i32,
+    /// of the two sums
+    pub(crate) which: i32,
+    pub(crate) parts: i32,
+    /// SVD_F32..
+    pub(crate) factors: u32,
+    /// tall is V, whose signs are to be fixed, and not U
+    pub(crate) wide: i32,
+    /// by s: it is A V
+    pub(crate) tall_is_scaled: i32,
+    /// by s
+    pub(crate) small_is_scaled: i32,
+    pub(crate) values_only: i32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of SketchParams"][::core::mem::size_of::<SketchParams>() - 192usize];
+    ["Alignment of SketchParams"][::core::mem::align_of::<SketchParams>() - 8usize];
+    ["Offset of field: SketchParams::a"][::core::mem::offset_of!(SketchParams, a) - 0usize];
+    ["Offset of field: SketchParams::sums"][::core::mem::offset_of!(SketchParams, sums) - 56usize];
+    ["Offset of field: SketchParams::space"][::core::mem::offset_of!(SketchParams, space) - 64usize];
+    ["Offset of field: SketchParams::inner"][::core::mem::offset_of!(SketchParams, inner) - 72usize];
+    ["Offset of field: SketchParams::tall"][::core::mem::offset_of!(SketchParams, tall) - 80usize];
+    ["Offset of field: SketchParams::s"][::core::mem::offset_of!(SketchParams, s) - 88usize];
+    ["Offset of field: SketchParams::small"][::core::mem::offset_of!(SketchParams, small) - 96usize];
+    ["Offset of field: SketchParams::out_tall"][::core::mem::offset_of!(SketchParams, out_tall) - 104usize];
+    ["Offset of field: SketchParams::out_s"][::core::mem::offset_of!(SketchParams, out_s) - 112usize];
+    ["Offset of field: SketchParams::out_small"][::core::mem::offset_of!(SketchParams, out_small) - 120usize];
+    ["Offset of field: SketchParams::verdicts"][::core::mem::offset_of!(SketchParams, verdicts) - 128usize];
+    ["Offset of field: SketchParams::relative"][::core::mem::offset_of!(SketchParams, relative) - 136usize];
+    ["Offset of field: SketchParams::rows"][::core::mem::offset_of!(SketchParams, rows) - 144usize];
+    ["Offset of field: SketchParams::width"][::core::mem::offset_of!(SketchParams, width) - 148usize];
+    ["Offset of field: SketchParams::columns"][::core::mem::offset_of!(SketchParams, columns) - 152usize];
+    ["Offset of field: SketchParams::block"][::core::mem::offset_of!(SketchParams, block) - 156usize];
+    ["Offset of field: SketchParams::summed"][::core::mem::offset_of!(SketchParams, summed) - 160usize];
+    ["Offset of field: SketchParams::which"][::core::mem::offset_of!(SketchParams, which) - 164usize];
+    ["Offset of field: SketchParams::parts"][::core::mem::offset_of!(SketchParams, parts) - 168usize];
+    ["Offset of field: SketchParams::factors"][::core::mem::offset_of!(SketchParams, factors) - 172usize];
+    ["Offset of field: SketchParams::wide"][::core::mem::offset_of!(SketchParams, wide) - 176usize];
+    ["Offset of field: SketchParams::tall_is_scaled"][::core::mem::offset_of!(SketchParams, tall_is_scaled) - 180usize];
+    ["Offset of field: SketchParams::small_is_scaled"][::core::mem::offset_of!(SketchParams, small_is_scaled) - 184usize];
+    ["Offset of field: SketchParams::values_only"][::core::mem::offset_of!(SketchParams, values_only) - 188usize];
 };
 /// Factors of weighted rows in f32, and where they go.
 #[repr(C)]

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::{OP, max_columns};
+use super::{Mode, OP, gpu, max_columns};
 use crate::{Device, Error, Result};
 
 /// The extents of a call: for each of the leading positions the segments that rows are cut into, a matrix each.
@@ -89,9 +89,9 @@ impl Sizes {
     fn check_device(&self, device: &Device) -> Result<()> {
         let small = self.lengths().max().unwrap_or(0).min(self.n);
         match max_columns(device) {
-            Some(most) if small > most => {
+            Some(most) if small > most && !gpu::sketches(small, self.columns, Mode::Safe) => {
                 let found = format!("matrices of {} x {}, the smaller side {small}", self.m, self.n);
-                Err(Error::shape(OP, found, format!("min(m, n) <= {most} on {device}")))
+                Err(Error::shape(OP, found, format!("min(m, n) <= {most} on {device}, or a rank of less than a tenth of it")))
             }
             _ => Ok(()),
         }

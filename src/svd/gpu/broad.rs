@@ -1,13 +1,13 @@
 //! Matrices of more columns than one block has room for: the same steps, each spread over many blocks, in f64 throughout.
 
 use super::{
-    Extents, Outputs, SHARED, THREADS, Walk, code, kernels,
+    Extents, Matrices, Outputs, SHARED, THREADS, kernels,
     multiply::{self, PANEL, multiply, product},
     rotate_shared, triangle,
 };
 use crate::{
-    Result, Tensor,
-    device::{Address, Device, Grid, Kernel},
+    Result,
+    device::{Address, Grid, Kernel},
     svd::{
         Options, Output, Rank, Rung,
         params::{
@@ -102,8 +102,7 @@ pub(super) fn bytes(extents: &Extents, options: &Options) -> usize {
 }
 
 pub(super) struct Call<'a> {
-    a: &'a Tensor,
-    device: Device,
+    matrices: &'a Matrices,
     extents: Extents,
     rank: Rank,
     options: &'a Options,
@@ -114,7 +113,7 @@ pub(super) struct Call<'a> {
 
 impl<'a> Call<'a> {
     pub(super) fn new(
-        a: &'a Tensor,
+        matrices: &'a Matrices,
         extents: Extents,
         rank: Rank,
         options: &'a Options,
@@ -122,7 +121,7 @@ impl<'a> Call<'a> {
         base: Address,
     ) -> Self {
         let workspace = Workspace::new(&extents, options);
-        Self { a, device: a.device(), extents, rank, options, outputs, workspace, base }
+        Self { matrices, extents, rank, options, outputs, workspace, base }
     }
 
     /// Matrices that have working memory at the same time.
@@ -131,10 +130,10 @@ impl<'a> Call<'a> {
     }
 
     /// Factorizes `count` matrices: from `first` on among those that `start` leads to, from `index` on in the output.
-    pub(super) fn run(&self, walk: &Walk, wave: [usize; 4]) -> Result<()> {
+    pub(super) fn run(&self, wave: [usize; 4]) -> Result<()> {
         let Extents { rows, columns, .. } = self.extents;
-        let p = self.params(walk, wave);
-        let a = self.operand(&p.svd, walk);
+        let p = self.params(wave);
+        let a = self.matrices.operand(wave, self.extents.wide);
         self.gram(&p, a)?;
         if p.svd.rung == SVD_DOUBLE {
             self.values(&p)?;
@@ -156,7 +155,7 @@ impl<'a> Call<'a> {
     /// The roots W^1/2 and W^-1/2 of `count` weights, f32 [.., width, width] without gaps, into `to`, f64.
     pub(super) fn roots(&self, wave: [usize; 4], to: [Address; 2]) -> Result<()> {
         let (width, count) = (self.extents.width, wave[3]);
-        let p = self.params(&Walk::new(self.a), wave);
+        let p = self.params(wave);
         self.launch(&kernels::SVD_WEIGHT_BEGIN, 1, SUMS_SHARED, &p)?;
         self.values(&p)?;
         self.vectors(&p)?;
@@ -165,7 +164,7 @@ impl<'a> Call<'a> {
         let of = |at: Address| SvdOperand::dense(at, SVD_F64, width, width);
         for (scaled, to) in [p.vectors, p.square].into_iter().zip(to) {
             let root = product(of(p.svd.basis).transposed(), of(scaled), of(to), [width; 3]);
-            multiply(&self.device, &root, count)?;
+            multiply(&self.matrices.device, &root, count)?;
         }
         Ok(())
     }
@@ -175,12 +174,12 @@ impl<'a> Call<'a> {
         let (count, width) = (p.svd.count as usize, self.extents.width);
         let shared = rotate_shared(width);
         let grid = Grid { blocks: [count.min(ROTATING) as u32, 1, 1], threads: THREADS, shared };
-        self.device.launch(&kernels::SVD_ROTATE, grid, &p.svd)
+        self.matrices.device.launch(&kernels::SVD_ROTATE, grid, &p.svd)
     }
 
     fn launch(&self, kernel: &Kernel<BroadParams>, blocks: usize, shared: usize, p: &BroadParams) -> Result<()> {
         let grid = Grid { blocks: [blocks as u32, p.svd.count as u32, 1], threads: THREADS, shared };
-        self.device.launch(kernel, grid, p)
+        self.matrices.device.launch(kernel, grid, p)
     }
 
     /// A'A, its trace scaled to one.
@@ -196,7 +195,7 @@ impl<'a> Call<'a> {
             packed: 1,
             ..product(a.transposed(), a, partials, [width, width, rows])
         };
-        multiply(&self.device, &gram, p.svd.count as usize)?;
+        multiply(&self.matrices.device, &gram, p.svd.count as usize)?;
         self.launch(&kernels::SVD_BROAD_BEGIN, width.div_ceil(WARPS), SUMS_SHARED, p)
     }
 
@@ -218,9 +217,11 @@ impl<'a> Call<'a> {
         let Extents { width, columns, .. } = self.extents;
         let count = p.svd.count as usize;
         let panels = Grid { blocks: [columns.div_ceil(PANEL) as u32, count as u32, 1], threads: 32, shared: 0 };
-        self.device.launch(&kernels::SVD_BROAD_VECTORS, panels, p)?;
+        self.matrices.device.launch(&kernels::SVD_BROAD_VECTORS, panels, p)?;
         let columns_of = TriangleParams {
             x: p.vectors,
+            stride: columns as i32,
+            next: (width * columns) as i64,
             dtype: SVD_F64,
             rows: width as i32,
             wanted: SVD_OPEN,
@@ -230,8 +231,8 @@ impl<'a> Call<'a> {
         };
         // Twice is enough: what the first time leaves is no more than the square of what the inversions did.
         for _ in 0..2 {
-            multiply::moments(&self.device, &columns_of, count)?;
-            multiply::orthonormalize(&self.device, &columns_of, count)?;
+            multiply::moments(&self.matrices.device, &columns_of, count)?;
+            multiply::orthonormalize(&self.matrices.device, &columns_of, count)?;
         }
         let warps = p.warps as usize;
         self.launch(&kernels::SVD_BROAD_TURN, columns.div_ceil(warps), warps * width * size_of::<f64>(), p)?;
@@ -251,9 +252,11 @@ impl<'a> Call<'a> {
             scales: p.scales,
             ..product(a, basis, tall, [rows, columns, width])
         };
-        multiply(&self.device, &projection, count)?;
+        multiply(&self.matrices.device, &projection, count)?;
         let columns_of = TriangleParams {
             x: p.svd.tall,
+            stride: columns as i32,
+            next: (rows * columns) as i64,
             dtype: SVD_F32,
             rows: rows as i32,
             wanted: SVD_CHOSEN,
@@ -261,9 +264,9 @@ impl<'a> Call<'a> {
             least_diagonal: SVD_LEAST_DIAGONAL as f32,
             ..self.triangle(p)
         };
-        multiply::moments(&self.device, &columns_of, count)?;
+        multiply::moments(&self.matrices.device, &columns_of, count)?;
         self.launch(&kernels::SVD_BROAD_JUDGE, 1, 0, p)?;
-        multiply::orthonormalize(&self.device, &TriangleParams { wanted: SVD_SLANTED, ..columns_of }, count)?;
+        multiply::orthonormalize(&self.matrices.device, &TriangleParams { wanted: SVD_SLANTED, ..columns_of }, count)?;
         self.launch(&kernels::SVD_BROAD_ORTHOGONALIZE, 1, SUMS_SHARED + columns * size_of::<f64>(), p)
     }
 
@@ -274,6 +277,8 @@ impl<'a> Call<'a> {
             pivots: p.pivots,
             lengths: p.lengths,
             x: Address::NULL,
+            next: 0,
+            stride: 0,
             verdicts: p.svd.verdicts,
             least: 0.0,
             least_diagonal: 0.0,
@@ -282,24 +287,13 @@ impl<'a> Call<'a> {
             rows: 0,
             columns: self.extents.columns as i32,
             panel: 0,
+            noise: 0.0,
+            seed: 0,
+            stream: 0,
         }
     }
 
-    /// The matrices in their tall orientation.
-    fn operand(&self, svd: &SvdParams, walk: &Walk) -> SvdOperand {
-        SvdOperand {
-            at: svd.a,
-            row_stride: svd.row_stride,
-            column_stride: svd.column_stride,
-            inner_stride: svd.inner_stride,
-            outer_stride: svd.outer_stride,
-            inner: walk.inner.0 as i64,
-            first: svd.first,
-            dtype: code(self.a.dtype()),
-        }
-    }
-
-    fn params(&self, walk: &Walk, wave: [usize; 4]) -> BroadParams {
+    fn params(&self, wave: [usize; 4]) -> BroadParams {
         let workspace = &self.workspace;
         let at = |offset: usize| self.base.offset(offset);
         let [values, exact, scales, pivots, lengths, singular] = workspace.columns.map(at);
@@ -314,7 +308,7 @@ impl<'a> Call<'a> {
             partial_sums: workspace.parts as i32,
             tall_dtype: SVD_F32,
             rung: if self.options.start == Rung::Jacobi { SVD_JACOBI } else { SVD_DOUBLE },
-            ..super::params(self.a, &self.extents, self.rank, self.options, &self.outputs, walk, wave)
+            ..super::params(self.matrices, &self.extents, self.rank, self.options, &self.outputs, wave)
         };
         BroadParams {
             svd,

@@ -66,7 +66,8 @@ pub(super) fn multiply(device: &Device, params: &MultiplyParams, count: usize) -
 /// The moments X'X of matrices [rows, columns], as [`orthonormalize`] takes them.
 pub(super) fn moments(device: &Device, params: &TriangleParams, count: usize) -> Result<()> {
     let (rows, columns) = (params.rows as usize, params.columns as usize);
-    let x = SvdOperand::dense(params.x, params.dtype, rows, columns);
+    let mut x = SvdOperand::dense(params.x, params.dtype, rows, columns);
+    (x.row_stride, x.inner_stride) = (i64::from(params.stride), params.next);
     let moments = SvdOperand::dense(params.moments, SVD_F64, columns, columns);
     let params = MultiplyParams {
         lower: 1,

@@ -2,7 +2,7 @@
 //! decodes rows.
 
 use super::{
-    Extents, MAX_COLUMNS, Outputs, THREADS, Walk, broad, code, kernels,
+    Extents, MAX_COLUMNS, Matrices, Outputs, THREADS, broad, code, kernels,
     multiply::{multiply, product},
 };
 use crate::{
@@ -81,23 +81,12 @@ fn in_launches(device: &Device, batch: usize, params: &MultiplyParams) -> Result
 
 /// Y = X W^1/2, f32 [batch, m, n].
 fn weigh(x: &Tensor, roots: &Roots, to: Address, [m, n]: [usize; 2]) -> Result<()> {
-    let walk = Walk::new(x);
-    let each = walk.inner.0 * walk.outer.0;
-    for (i, start) in walk.starts.iter().enumerate() {
-        let rows = SvdOperand {
-            at: x.address().offset(x.dtype().bytes_of(*start)),
-            row_stride: x.strides()[x.shape().len() - 2] as i64,
-            column_stride: 1,
-            inner_stride: walk.inner.1 as i64,
-            outer_stride: walk.outer.1 as i64,
-            inner: walk.inner.0 as i64,
-            first: 0,
-            dtype: code(x.dtype()),
-        };
-        let first = (i * each) as i32;
+    let rows = Matrices::of(x);
+    for wave in rows.walk.waves(usize::MAX) {
+        let first = wave[2] as i32;
         let root = SvdOperand { first, ..roots.half() };
         let out = SvdOperand { first, ..SvdOperand::dense(to, SVD_F32, m, n) };
-        in_launches(&x.device(), each, &product(rows, root, out, [m, n, n]))?;
+        in_launches(&x.device(), wave[3], &product(rows.operand(wave, false), root, out, [m, n, n]))?;
     }
     Ok(())
 }
@@ -121,7 +110,8 @@ impl Roots {
         let (half, inverse) = (base, base.offset(squares));
         let table = base.offset(2 * squares);
         let outputs = Outputs { tall: Address::NULL, s: Address::NULL, small: Address::NULL, verdicts: table };
-        let call = broad::Call::new(weight, extents, Rank::Fixed(n), &options, outputs, table.offset(verdicts));
+        let weights = Matrices::of(weight);
+        let call = broad::Call::new(&weights, extents, Rank::Fixed(n), &options, outputs, table.offset(verdicts));
         for first in (0..count).step_by(call.wave()) {
             let matrices = call.wave().min(count - first);
             call.roots([0, first, first, matrices], [half, inverse].map(|to| to.offset(first * n * n * size_of::<f64>())))?;
