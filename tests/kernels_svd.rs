@@ -91,7 +91,7 @@ fn compare(make: &Maker<'_>, scale: Scale) -> Vec<u8> {
             ([70, 5], 3, &["power law", "kappa 1e5"]),
             ([5, 70], 4, &["deficient"; 9]),
             ([1100, 8], 2, &["power law"]),
-            ([133, 130], 33, &["power law", "deficient"]),
+            ([133, 130], 70, &["power law", "deficient"]),
         ],
         Scale::Every => &[
             ([1, 1], 1, &["flat"]),
@@ -120,6 +120,10 @@ fn compare(make: &Maker<'_>, scale: Scale) -> Vec<u8> {
                 bytes.extend(bytemuck::cast_slice::<u32, u8>(&bits(&svd)));
             }
         }
+    }
+    bytes.extend(crate::kernels_svd_ragged::compare(make));
+    if scale == Scale::Every {
+        bytes.extend(crate::kernels_svd_sketch::compare(make));
     }
     bytes
 }

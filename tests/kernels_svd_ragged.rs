@@ -6,8 +6,8 @@ use lowkey::{
 };
 
 use crate::{
-    support,
-    svd::{Matrix, infos, normal, ranks, spectrum, with_spectrum},
+    support::{self, Against, Maker, agreed},
+    svd::{Matrix, infos, least_error, normal, ranks, spectrum, with_spectrum},
     svd_weighted::{keeps_the_promise, tensor, weight},
 };
 
@@ -17,6 +17,44 @@ fn on_cpu(tensor: &Tensor) -> Tensor {
 
 fn wide(tensor: &Tensor) -> Vec<f32> {
     if tensor.is_empty() { Vec::new() } else { tensor.contiguous().unwrap().to_f32_vec().unwrap() }
+}
+
+/// A ragged batch and a weighted factorization, held to an oracle and to the CPU path.
+pub(crate) fn compare(make: &Maker<'_>) -> Vec<u8> {
+    let near = |here: &[f32], there: &[f32], tolerance: f32| {
+        let largest = there.iter().fold(0.0f32, |largest, x| largest.max(x.abs()));
+        assert!(here.len() == there.len() && here.iter().zip(there).all(|(x, y)| (x - y).abs() <= tolerance * largest));
+    };
+    let (offsets, a) = ([0, 5, 40], with_spectrum(61, 40, 9, &spectrum("power law", 9)));
+    let device = make();
+    let run = |rows: &Tensor| svd::truncated_ragged(rows, &offsets, Rank::Fixed(6), &Options::default()).unwrap();
+    let here = run(&tensor(&a).to_device(&device).unwrap());
+    let (u, s, v) = (wide(&on_cpu(&here.u)), wide(&on_cpu(&here.s)), wide(&on_cpu(&here.v)));
+    for (i, pair) in offsets.windows(2).enumerate() {
+        let segment = Matrix::from_fn(pair[1] - pair[0], 9, |row, j| a.at(pair[0] + row, j));
+        let left = Matrix::from_fn(segment.m, 9, |row, j| {
+            let of = |k: usize| u[(pair[0] + row) * 6 + k] * s[i * 6 + k] * v[(i * 9 + j) * 6 + k];
+            segment.at(row, j) - (0..6).map(of).map(f64::from).sum::<f64>()
+        });
+        assert!(
+            left.norm() <= 1.001 * least_error(&segment.singular_values(), segment.m.min(6)) + 1e-6 * segment.norm(),
+            "segment {i}"
+        );
+    }
+    agreed(&device, Against::Oracle);
+    near(&s, &wide(&run(&tensor(&a)).s), 1e-5);
+    agreed(&device, Against::Cpu);
+
+    let (x, w, device) = (with_spectrum(62, 40, 12, &spectrum("power law", 12)), weight(63, 12, 1.0), make());
+    let found = weighted_on(&device, &tensor(&x), &tensor(&w), 5, &Options::default());
+    keeps_the_promise("a comparison", &found, &x, &w);
+    agreed(&device, Against::Oracle);
+    let cpu = svd::weighted(&tensor(&x), &tensor(&w), Rank::Fixed(5), &Options::default()).unwrap();
+    near(&wide(&found.encoder), &wide(&cpu.encoder), 1e-3);
+    near(&wide(&found.decoder), &wide(&cpu.decoder), 1e-3);
+    agreed(&device, Against::Cpu);
+    let parts = [u, s, v, wide(&found.encoder), wide(&found.decoder)].concat();
+    parts.iter().flat_map(|x| x.to_ne_bytes()).collect()
 }
 
 #[test]

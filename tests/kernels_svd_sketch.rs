@@ -7,8 +7,8 @@ use lowkey::{
 
 use crate::{
     kernels_svd::{Batch, with_options},
-    support,
-    svd::{Matrix, bits_of, factors, infos, least_error, ranks, skew, spectrum, tails, with_spectrum},
+    support::{self, Against, Maker, agreed},
+    svd::{Matrix, bits, bits_of, factors, infos, least_error, ranks, skew, spectrum, tails, with_spectrum},
 };
 
 /// The relative error of a sketch beside the least one: a Krylov space of five blocks holds nearly all, one of three a little
@@ -28,6 +28,26 @@ fn check(what: &str, svd: &Svd, index: usize, mode: Mode, a: &Matrix, s: &[f64])
         (0..f.v.n).all(|k| (0..f.v.m).map(|i| f.v.at(i, k)).fold(0.0f64, |a, b| if b.abs() > a.abs() { b } else { a }) >= 0.0)
     );
     assert!(matches!(infos(svd)[index], Info::Sketched(Rung::Double)), "{what}: {:?}", infos(svd)[index]);
+}
+
+/// A sketch, held to an oracle and to the CPU path.
+pub(crate) fn compare(make: &Maker<'_>) -> Vec<u8> {
+    let batch = Batch::new(&[with_spectrum(9, 1027, 1025, &spectrum("power law", 1025))], Dtype::BF16);
+    let (device, options) = (make(), Options { mode: Mode::Fast, ..Options::default() });
+    // Of rank 3 as well, so that columns of noise are replaced.
+    let three =
+        with_spectrum(2, 1027, 1025, &(0..1025).map(|i| [3.0, 2.0, 1.0].get(i).copied().unwrap_or(0.0)).collect::<Vec<_>>());
+    let deficient = Batch::new(&[three], Dtype::BF16);
+    let svd = with_options(&batch.tensor.to_device(&device).unwrap(), Rank::Fixed(4), &options);
+    check("a comparison", &svd, 0, Mode::Fast, &batch.matrices[0], &batch.exact[0]);
+    let low = with_options(&deficient.tensor.to_device(&device).unwrap(), Rank::Fixed(4), &options);
+    check("a comparison", &low, 0, Mode::Fast, &deficient.matrices[0], &deficient.exact[0]);
+    agreed(&device, Against::Oracle);
+    let cpu = with_options(&batch.tensor, Rank::Fixed(4), &options);
+    let (here, there) = (factors(&svd, 0), factors(&cpu, 0));
+    assert!(here.s.iter().zip(&there.s).all(|(x, y)| (x - y).abs() <= 1e-3 * y), "{:?} {:?}", here.s, there.s);
+    agreed(&device, Against::Cpu);
+    bits(&svd).iter().flat_map(|x| x.to_ne_bytes()).collect()
 }
 
 /// 40 equal values, more than a block has columns, above a flat rest.

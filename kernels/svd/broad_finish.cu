@@ -58,8 +58,6 @@ KERNEL(svd_broad_finish, BroadParams, 256) {
     const SvdParams& svd = p.svd;
     const int64_t index = matrix_index(), first = columns_of(p);
     const SvdVerdict verdict = svd.verdicts[index];
-    __syncthreads();
-    if (verdict.state == SVD_OPEN || verdict.state == SVD_STUCK) return conclude(svd, index, SVD_STUCK, 0);
     if (verdict.state != SVD_CHOSEN && verdict.state != SVD_SLANTED) return;
     double* const s = p.singular + first;
     for (int k = threadIdx.x; k < verdict.rank; k += THREADS) {

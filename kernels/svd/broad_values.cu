@@ -140,7 +140,7 @@ KERNEL(svd_broad_values, BroadParams, 256) {
         const bool above = at.n - count_below(at, low + (lane_index() + 1) * width) > index;
         low += width * __popc(__ballot_sync(0xffffffffu, above));
     }
-    if (lane_index() == 0) p.svd.values[columns_of(p) + index] = low + width / 2;
+    if (lane_index() == 0) p.eigenvalues[columns_of(p) + index] = low + width / 2;
 }
 
 // Chooses the rank.
@@ -148,7 +148,7 @@ KERNEL(svd_broad_rank, BroadParams, 256) {
     if (!is_open(p)) return;
     const SvdParams& svd = p.svd;
     const int64_t index = matrix_index();
-    const double scale = p.scale[index], *const values = svd.values + columns_of(p);
+    const double scale = p.scale[index], *const values = p.eigenvalues + columns_of(p);
     const int rank = choose_rank(svd, values, scale);
     __syncthreads();
     if (svd.values_only) return accept_values(svd, index, values, scale, rank, 0);

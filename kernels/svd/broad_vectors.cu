@@ -18,7 +18,7 @@ KERNEL(svd_broad_vectors, BroadParams, 32) {
     double* const x = p.vectors + matrix_index() * n * columns + vector;
     double *const inverses = p.elimination + block * 2 * n * PANEL + threadIdx.x, *const aboves = inverses + n * PANEL;
     unsigned char* const swaps = p.swaps + block * n * PANEL + threadIdx.x;
-    const double value = svd.values[columns_of(p) + vector];
+    const double value = p.eigenvalues[columns_of(p) + vector];
     for (int k = 0; k < n; k += 4) {
         const uint4 words = random_words(0, vector, k / 4);
         x[k * columns] = random_unit(words.x) - 0.5f;
@@ -79,7 +79,7 @@ KERNEL(svd_broad_turn, BroadParams, 256) {
     const double* const from = p.vectors + matrix_index() * n * svd.columns + vector;
     for (int j = lane; j < n; j += 32) x[j] = from[int64_t(j) * svd.columns];
     __syncwarp();
-    const bool exact = is_exact(at.eigen, x, svd.values[columns_of(p) + vector]);
+    const bool exact = is_exact(at.eigen, x, p.eigenvalues[columns_of(p) + vector]);
     if (lane == 0) p.exact[columns_of(p) + vector] = exact;
     __syncwarp();
     const double* const reflections = p.reflections + matrix_index() * packed(n, 0);
@@ -106,10 +106,6 @@ KERNEL(svd_broad_choose, BroadParams, 256) {
     bool holds = true;
     for (int k = threadIdx.x; k < rank; k += THREADS) holds &= p.exact[first + k] != 0 && p.pivots[first + k] >= ORTHOGONAL;
     if (!__syncthreads_and(holds)) return conclude(svd, matrix_index(), SVD_STUCK, 0);
-    const double scale = p.scale[matrix_index()], largest = svd.values[first];
-    __syncthreads();
-    for (int k = threadIdx.x; k < rank; k += THREADS) {
-        svd.values[first + k] = fmax(svd.values[first + k], 1e-16 * largest) * scale * svd.energy[matrix_index()];
-    }
+    write_values(svd, matrix_index(), p.eigenvalues + first, p.scale[matrix_index()], rank);
     conclude(svd, matrix_index(), SVD_CHOSEN, rank);
 }

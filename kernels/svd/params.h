@@ -192,6 +192,7 @@ struct BroadParams {
     double* vectors;     /* [batch, width, columns] eigenvectors of the tridiagonal matrix */
     double* elimination; /* [batch, ceil(columns / SVD_PANEL), 2, width, SVD_PANEL] */
     unsigned char* swaps; /* [batch, ceil(columns / SVD_PANEL), width, SVD_PANEL] */
+    double* eigenvalues; /* [batch, columns] of the tridiagonal matrix */
     double* exact;       /* [batch, columns] 1 for eigenvectors that are that to rounding */
     double* scales;      /* [batch, columns] 1 / s */
     double* pivots;      /* [batch, columns], and */

@@ -169,7 +169,6 @@ KERNEL(svd_divide, TriangleParams, 256) {
                 static_cast<float*>(at)[place] = float(shared.result.at[i][j]);
             }
         }
-        __syncthreads();
     }
 }
 

@@ -239,7 +239,7 @@ impl Svd {
 }
 
 /// The truncated SVD of every matrix of `a`, [.., m, n] with any leading axes, f32, f16 or bf16; on other devices than the
-/// CPU with min(m, n) up to [`max_columns`].
+/// CPU with min(m, n) up to [`max_columns`], or a rank small enough for a sketch.
 ///
 /// Rows may lie anywhere (only the last axis must have stride 1), so a cache [tokens, heads, head_dim] is read in place
 /// through its transpose [heads, tokens, head_dim].

@@ -381,6 +381,8 @@ pub(crate) struct BroadParams {
     pub(crate) elimination: Address,
     /// [batch, ceil(columns / SVD_PANEL), width, SVD_PANEL]
     pub(crate) swaps: Address,
+    /// [batch, columns] of the tridiagonal matrix
+    pub(crate) eigenvalues: Address,
     /// [batch, columns] 1 for eigenvectors that are that to rounding
     pub(crate) exact: Address,
     /// [batch, columns] 1 / s
@@ -402,7 +404,7 @@ pub(crate) struct BroadParams {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of BroadParams"][::core::mem::size_of::<BroadParams>() - 368usize];
+    ["Size of BroadParams"][::core::mem::size_of::<BroadParams>() - 376usize];
     ["Alignment of BroadParams"][::core::mem::align_of::<BroadParams>() - 8usize];
     ["Offset of field: BroadParams::svd"][::core::mem::offset_of!(BroadParams, svd) - 0usize];
     ["Offset of field: BroadParams::square"][::core::mem::offset_of!(BroadParams, square) - 248usize];
@@ -412,15 +414,16 @@ const _: () = {
     ["Offset of field: BroadParams::vectors"][::core::mem::offset_of!(BroadParams, vectors) - 280usize];
     ["Offset of field: BroadParams::elimination"][::core::mem::offset_of!(BroadParams, elimination) - 288usize];
     ["Offset of field: BroadParams::swaps"][::core::mem::offset_of!(BroadParams, swaps) - 296usize];
-    ["Offset of field: BroadParams::exact"][::core::mem::offset_of!(BroadParams, exact) - 304usize];
-    ["Offset of field: BroadParams::scales"][::core::mem::offset_of!(BroadParams, scales) - 312usize];
-    ["Offset of field: BroadParams::pivots"][::core::mem::offset_of!(BroadParams, pivots) - 320usize];
-    ["Offset of field: BroadParams::lengths"][::core::mem::offset_of!(BroadParams, lengths) - 328usize];
-    ["Offset of field: BroadParams::singular"][::core::mem::offset_of!(BroadParams, singular) - 336usize];
-    ["Offset of field: BroadParams::order"][::core::mem::offset_of!(BroadParams, order) - 344usize];
-    ["Offset of field: BroadParams::signs"][::core::mem::offset_of!(BroadParams, signs) - 352usize];
-    ["Offset of field: BroadParams::step"][::core::mem::offset_of!(BroadParams, step) - 360usize];
-    ["Offset of field: BroadParams::warps"][::core::mem::offset_of!(BroadParams, warps) - 364usize];
+    ["Offset of field: BroadParams::eigenvalues"][::core::mem::offset_of!(BroadParams, eigenvalues) - 304usize];
+    ["Offset of field: BroadParams::exact"][::core::mem::offset_of!(BroadParams, exact) - 312usize];
+    ["Offset of field: BroadParams::scales"][::core::mem::offset_of!(BroadParams, scales) - 320usize];
+    ["Offset of field: BroadParams::pivots"][::core::mem::offset_of!(BroadParams, pivots) - 328usize];
+    ["Offset of field: BroadParams::lengths"][::core::mem::offset_of!(BroadParams, lengths) - 336usize];
+    ["Offset of field: BroadParams::singular"][::core::mem::offset_of!(BroadParams, singular) - 344usize];
+    ["Offset of field: BroadParams::order"][::core::mem::offset_of!(BroadParams, order) - 352usize];
+    ["Offset of field: BroadParams::signs"][::core::mem::offset_of!(BroadParams, signs) - 360usize];
+    ["Offset of field: BroadParams::step"][::core::mem::offset_of!(BroadParams, step) - 368usize];
+    ["Offset of field: BroadParams::warps"][::core::mem::offset_of!(BroadParams, warps) - 372usize];
 };
 /// Large matrices, by what they are within a space K of few columns: Z = A K.
 #[repr(C)]

@@ -44,8 +44,8 @@ struct Workspace {
     vectors: usize,
     elimination: usize,
     swaps: usize,
-    /// Vectors of f64 with an entry for each column: values, exact, scales, pivots, lengths, s.
-    columns: [usize; 6],
+    /// Vectors of f64 with an entry for each column: values, eigenvalues, exact, scales, pivots, lengths, s.
+    columns: [usize; 7],
     order: usize,
     signs: usize,
     moments: usize,
@@ -296,7 +296,7 @@ impl<'a> Call<'a> {
     fn params(&self, wave: [usize; 4]) -> BroadParams {
         let workspace = &self.workspace;
         let at = |offset: usize| self.base.offset(offset);
-        let [values, exact, scales, pivots, lengths, singular] = workspace.columns.map(at);
+        let [values, eigenvalues, exact, scales, pivots, lengths, singular] = workspace.columns.map(at);
         let svd = SvdParams {
             tall: at(workspace.tall),
             partials: at(workspace.partials),
@@ -319,6 +319,7 @@ impl<'a> Call<'a> {
             vectors: at(workspace.vectors),
             elimination: at(workspace.elimination),
             swaps: at(workspace.swaps),
+            eigenvalues,
             exact,
             scales,
             pivots,
