@@ -51,7 +51,7 @@ const SHAPES: [([usize; 2], usize); 10] = [
     ([1111, 1030], 40),
 ];
 const QUICK_SHAPES: [([usize; 2], usize); 4] = [([97, 59], 13), ([59, 300], 24), ([211, 128], 32), ([1051, 1030], 16)];
-const EMULATED_SHAPES: [([usize; 2], usize); 3] = [([97, 33], 9), ([32, 59], 32), ([131, 96], 17)];
+const EMULATED_SHAPES: [([usize; 2], usize); 4] = [([97, 33], 9), ([32, 59], 32), ([131, 96], 17), ([140, 131], 20)];
 const REAL_RANKS: [usize; 3] = [8, 16, 32];
 
 /// One case.
