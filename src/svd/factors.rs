@@ -89,7 +89,6 @@ impl<'a> Factors<'a> {
             let out = &mut bytemuck::cast_slice_mut::<f64, T>(self.projected)[..count * width];
             T::product(block, np, scaled, width, out);
             let partial = &mut bytemuck::cast_slice_mut::<f64, T>(self.partial)[..width * width];
-            partial.fill(T::ZERO);
             T::gram(out, width, partial);
             for (sum, part) in moments.iter_mut().zip(&*partial) {
                 *sum += part.wide();
