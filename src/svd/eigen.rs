@@ -7,8 +7,9 @@
 use super::{
     kernels::{POINTS, padded, reflect, sturm_counts, update_rows},
     vector::{axpy, dot, scale},
+    watch::Steps,
 };
-use crate::{device::simd::multiversion, philox::Stream};
+use crate::{Result, device::simd::multiversion, philox::Stream};
 
 /// Eigenvalues closer than this share of the norm are orthogonalized against each other.
 const CLUSTER: f64 = 1e-4;
@@ -57,12 +58,13 @@ impl<'a> Eigen<'a> {
     }
 
     /// Reduces `a`, whose rows are `padded(n)` apart, to tridiagonal form; the reflections stay in its rows.
-    pub(super) fn reduce(&mut self, a: &mut [f64]) {
+    pub(super) fn reduce(&mut self, a: &mut [f64], steps: Steps) -> Result<()> {
         let (n, stride) = (self.n, padded(self.n));
         let [old_v, old_q, v, q] = &mut self.vectors;
         old_v.fill(0.0);
         old_q.fill(0.0);
         for i in (0..n).rev() {
+            steps.check()?;
             let (above, row) = a.split_at_mut(i * stride);
             let row = &mut row[..stride];
             if i + 1 < n {
@@ -95,6 +97,7 @@ impl<'a> Eigen<'a> {
         for (squared, off) in self.off_squared.iter_mut().zip(&*self.off) {
             *squared = (off * off).max(floor);
         }
+        Ok(())
     }
 
     /// Gershgorin's bound on the absolute value of the eigenvalues.
@@ -132,10 +135,11 @@ impl<'a> Eigen<'a> {
 
     /// Orthonormal eigenvectors of the tridiagonal matrix for `values`, one to a row of `padded(n)`. Returns whether every
     /// one of them is an eigenvector to rounding.
-    pub(super) fn vectors(&mut self, values: &[f64], rows: &mut [f64]) -> bool {
+    pub(super) fn vectors(&mut self, values: &[f64], rows: &mut [f64], steps: Steps) -> Result<bool> {
         let (n, stride) = (self.n, padded(self.n));
         let mut cluster = 0;
         for first in (0..values.len()).step_by(GROUP) {
+            steps.check()?;
             let group = &values[first..values.len().min(first + GROUP)];
             let mut factors = Factors::new(n, self.norm, self.factors);
             factorize(&mut factors, self.diagonal, self.off, group);
@@ -155,7 +159,7 @@ impl<'a> Eigen<'a> {
                     let row = &mut row[..stride];
                     factors.read(lane, row);
                     if !orthonormalize(&before[begin * stride..], stride, row) {
-                        return false;
+                        return Ok(false);
                     }
                     factors.write(lane, row);
                 }
@@ -166,7 +170,8 @@ impl<'a> Eigen<'a> {
                 }
             }
         }
-        values.iter().zip(rows.chunks_exact(stride)).all(|(value, row)| self.residual(*value, row) <= RESIDUAL * self.norm)
+        let mut found = values.iter().zip(rows.chunks_exact(stride));
+        Ok(found.all(|(value, row)| self.residual(*value, row) <= RESIDUAL * self.norm))
     }
 
     /// The largest entry of (T - value) x.
@@ -182,13 +187,15 @@ impl<'a> Eigen<'a> {
 
     /// columns = Q columns, where Q is the product of the reflections that [`Eigen::reduce`] left in `a`; `columns` has
     /// n rows of `width`.
-    pub(super) fn back_transform(&self, a: &[f64], columns: &mut [f64], width: usize) {
+    pub(super) fn back_transform(&self, a: &[f64], columns: &mut [f64], width: usize, steps: Steps) -> Result<()> {
         let stride = padded(self.n);
         for i in 2..self.n {
+            steps.check()?;
             if self.heights[i] > 0.0 {
                 reflect(&a[i * stride..][..i], 1.0 / self.heights[i], &mut columns[..i * width], width);
             }
         }
+        Ok(())
     }
 }
 

@@ -7,6 +7,7 @@ use super::{
     jacobi,
     kernels::{Precision, padded},
     source::{BLOCK, Source},
+    watch::Steps,
 };
 use crate::Result;
 
@@ -143,6 +144,7 @@ pub(super) struct Solver<'a, 'b, 's> {
     pub(super) task: Task,
     pub(super) workspace: &'a mut Workspace<'b>,
     pub(super) outputs: Outputs<'a>,
+    pub(super) steps: Steps<'a>,
 }
 
 impl Solver<'_, '_, '_> {
@@ -190,10 +192,10 @@ impl Solver<'_, '_, '_> {
         let (n, width) = (self.source.columns, padded(self.source.columns));
         gram.fill(0.0);
         for (start, count) in self.source.blocks() {
+            self.steps.check()?;
             let wide = bytemuck::cast_slice_mut(factors.wide_block());
             let block = T::of_block(self.source.block(start, count, memory)?, wide);
             let partial = &mut bytemuck::cast_slice_mut::<f64, T>(partial)[..width * width];
-            partial.fill(T::ZERO);
             T::gram(block, width, partial);
             for (i, (sums, parts)) in gram.chunks_exact_mut(width).zip(partial.chunks_exact(width)).enumerate() {
                 sums[i..].iter_mut().zip(&parts[i..]).for_each(|(sum, part)| *sum += part.wide());
@@ -209,8 +211,8 @@ impl Solver<'_, '_, '_> {
 
     /// One attempt with the Gram matrix at hand; nothing when a check fails.
     fn climb<T: Precision>(&mut self, rung: Rung, energy: f64) -> Result<Option<Verdict>> {
-        let Some(rank) = self.choose(rung, energy) else { return Ok(None) };
-        if !self.outputs.small.is_empty() && !self.vectors(rung, rank) {
+        let Some(rank) = self.choose(rung, energy)? else { return Ok(None) };
+        if !self.outputs.small.is_empty() && !self.vectors(rung, rank)? {
             return Ok(None);
         }
         if self.task.values_only {
@@ -223,29 +225,29 @@ impl Solver<'_, '_, '_> {
     }
 
     /// The eigenvalues, and how many of them the rank asks for; nothing when the Gram matrix cannot tell.
-    fn choose(&mut self, rung: Rung, energy: f64) -> Option<usize> {
+    fn choose(&mut self, rung: Rung, energy: f64) -> Result<Option<usize>> {
         let (n, stride, columns) = (self.source.columns, padded(self.source.columns), self.task.columns());
         let Workspace { gram, values, rows, eigen, .. } = &mut *self.workspace;
         if rung == Rung::Jacobi {
-            if !jacobi::diagonalize(gram, n, stride, values, rows) {
-                return None;
+            if !jacobi::diagonalize(gram, n, stride, values, rows, self.steps)? {
+                return Ok(None);
             }
         } else {
-            eigen.reduce(gram);
+            eigen.reduce(gram, self.steps)?;
             eigen.largest(&mut values[..columns]);
         }
         let rank = choose_rank(self.task.rank, rung, &values[..columns], energy);
         let doubtful = rung == Rung::Single && self.task.mode == Mode::Safe;
         let condition = if self.task.values_only { SINGLE_CONDITION_OF_VALUES } else { SINGLE_CONDITION };
-        (!doubtful || single_suffices(&values[..rank], condition, energy)).then_some(rank)
+        Ok((!doubtful || single_suffices(&values[..rank], condition, energy)).then_some(rank))
     }
 
     /// Leaves the eigenvectors in `basis`; false when inverse iteration did not converge.
-    fn vectors(&mut self, rung: Rung, rank: usize) -> bool {
+    fn vectors(&mut self, rung: Rung, rank: usize) -> Result<bool> {
         let (n, stride) = (self.source.columns, padded(self.source.columns));
         let Workspace { gram, values, rows, basis, eigen, factors, .. } = &mut *self.workspace;
-        if rung != Rung::Jacobi && !eigen.vectors(&values[..rank], rows) {
-            return false;
+        if rung != Rung::Jacobi && !eigen.vectors(&values[..rank], rows, self.steps)? {
+            return Ok(false);
         }
         let width = padded(rank);
         let basis = &mut basis[..stride * width];
@@ -254,12 +256,12 @@ impl Solver<'_, '_, '_> {
             row[..n].iter().enumerate().for_each(|(i, x)| basis[i * width + column] = *x);
         }
         if rung != Rung::Jacobi {
-            eigen.back_transform(gram, basis, width);
+            eigen.back_transform(gram, basis, width, self.steps)?;
         }
         if !self.task.tall_is_v {
             fix_signs(basis, width, factors.spare(rank));
         }
-        true
+        Ok(true)
     }
 
     /// Makes the tall factor and s; false when they are too far from orthogonal for this rung.
