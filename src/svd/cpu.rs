@@ -34,7 +34,7 @@ impl Route {
         let columns = sizes.columns.min(short);
         let work = match self {
             Self::Sketch => Sketch::elements(long, short, columns),
-            Self::Gram => Workspace::elements(short, columns),
+            Self::Gram => Workspace::elements(short, columns, 1),
         };
         work + self.staging(rows, sizes, options)
     }
@@ -127,7 +127,7 @@ impl Call<'_> {
             while let Some((index, part)) = next() {
                 let (source, task) = self.begin(index)?;
                 part.fill(self, Route::Gram, source, memory, |source, outputs, memory| {
-                    let mut workspace = Workspace::new(source.columns, task.rank.columns(), memory);
+                    let mut workspace = Workspace::new(source.columns, task.rank.columns(), 1, memory);
                     Solver { source, task, workspace: &mut workspace, outputs, steps: self.steps }.solve().map(Some)
                 })?;
                 self.steps.done()?;

@@ -5,6 +5,7 @@
 //! The sequences are evaluated without divisions, rescaled as they go, many eigenvalues to a register.
 
 use super::{
+    desks::{Desk, Desks},
     kernels::{POINTS, padded, reflect, sturm_counts, update_rows},
     vector::{axpy, dot, scale},
     watch::Steps,
@@ -20,6 +21,8 @@ const LANES: usize = POINTS;
 const GROUP: usize = 8;
 const INVERSE_STEPS: usize = 3;
 const BISECTIONS: usize = 56;
+/// Vectors that are reflected together: few enough for the second-level cache.
+const COLUMNS: usize = 64;
 
 /// Working memory for matrices of one size.
 pub(super) struct Eigen<'a> {
@@ -185,17 +188,27 @@ impl<'a> Eigen<'a> {
         (0..self.n).map(term).fold(0.0, |worst, r| if r <= worst { worst } else { r })
     }
 
-    /// columns = Q columns, where Q is the product of the reflections that [`Eigen::reduce`] left in `a`; `columns` has
-    /// n rows of `width`.
-    pub(super) fn back_transform(&self, a: &[f64], columns: &mut [f64], width: usize, steps: Steps) -> Result<()> {
-        let stride = padded(self.n);
-        for i in 2..self.n {
+    /// x = Q x for every row x, `padded(n)` apart, where Q is the product of the reflections that [`Eigen::reduce`] left in `a`.
+    pub(super) fn back_transform(&self, a: &[f64], rows: &mut [f64], desks: &mut Desks, steps: Steps) -> Result<()> {
+        let (n, stride) = (self.n, padded(self.n));
+        let reflections = |rows: &mut [f64], desk: &mut Desk| {
             steps.check()?;
-            if self.heights[i] > 0.0 {
+            // As columns, which a reflection takes many at a time.
+            let width = padded(rows.len() / stride);
+            let columns = &mut desk.square[..n * width];
+            for (i, column) in columns.chunks_exact_mut(width).enumerate() {
+                column.fill(0.0);
+                column.iter_mut().zip(rows[i..].iter().step_by(stride)).for_each(|(to, from)| *to = *from);
+            }
+            for i in (2..n).filter(|i| self.heights[*i] > 0.0) {
                 reflect(&a[i * stride..][..i], 1.0 / self.heights[i], &mut columns[..i * width], width);
             }
-        }
-        Ok(())
+            for (i, column) in columns.chunks_exact(width).enumerate() {
+                rows[i..].iter_mut().step_by(stride).zip(column).for_each(|(to, from)| *to = *from);
+            }
+            Ok(())
+        };
+        desks.share(rows.chunks_mut(COLUMNS * stride), reflections, |_| ())
     }
 }
 

@@ -4,6 +4,7 @@
 //! matrix by another of lower rank", Psychometrika 1936).
 
 mod cpu;
+mod desks;
 mod eigen;
 mod factors;
 mod gpu;

@@ -13,6 +13,7 @@ use faer::{MatMut, MatRef};
 
 use super::{
     GRAM_COLUMNS, Info, Mode, Rank, Rung, Verdict,
+    kernels::PAD,
     panels::{
         DEPTH, PANEL, TILES, add_product, cholesky, chunks, invert, larger, moments_of, panels, rows_of, squared_lengths,
     },
@@ -75,6 +76,11 @@ impl Plan {
     fn width(&self) -> usize {
         self.most * self.block
     }
+
+    /// Elements from one row to the next: no power of two, whose rows would fall on each other in the caches.
+    fn stride(&self) -> usize {
+        self.width() + PAD
+    }
 }
 
 /// What a space still lacks.
@@ -99,9 +105,9 @@ pub(super) struct Sketch<'a> {
     beginnings: usize,
     rows: usize,
     columns: usize,
-    /// [columns, width]
+    /// [columns, stride]
     k: &'a mut [f32],
-    /// [rows, width]
+    /// [rows, stride]
     z: &'a mut [f32],
     /// The block to come, [columns, block]; between blocks, the small factor with its scale.
     next: &'a mut [f32],
@@ -127,10 +133,11 @@ impl<'a> Sketch<'a> {
 
     fn lengths(plan: Plan, rows: usize, columns: usize, rank: usize) -> [usize; 9] {
         let (width, block) = (plan.width(), plan.block);
-        let singles = [columns * width, rows * width, columns * block.max(rank), width * block.max(rank)];
+        let singles = [columns * plan.stride(), rows * plan.stride(), columns * block.max(rank), width * block.max(rank)];
         let [k, z, next, mix] = singles.map(|len| len.div_ceil(2));
-        let tiles = TILES / 2 * rayon::current_num_threads();
-        [k, z, next, mix, tiles, 2 * block * block, block, rank.div_ceil(2), Workspace::elements(width, rank)]
+        let threads = rayon::current_num_threads();
+        let (tiles, work) = (TILES / 2 * threads, Workspace::elements(width, rank, threads));
+        [k, z, next, mix, tiles, 2 * block * block, block, rank.div_ceil(2), work]
     }
 
     /// Elements for matrices of `rows` x `columns` in the tall orientation, which [`Sketch::serves`].
@@ -249,7 +256,7 @@ impl<'a> Sketch<'a> {
 
     /// next = A' Omega. Omega is kept where this block of Z will be.
     fn begin(&mut self, source: &Source, index: usize) -> Result<()> {
-        let (block, width) = (self.plan.block, self.plan.width());
+        let (block, width) = (self.plan.block, self.plan.stride());
         let random = Stream::new(self.seed, 0);
         let before = index * self.rows * block / 16;
         for (i, row) in self.z.chunks_exact_mut(width).take(self.rows).enumerate() {
@@ -266,7 +273,7 @@ impl<'a> Sketch<'a> {
 
     /// next = A' Z of one block.
     fn times_transpose(&mut self, source: &Source, index: usize) -> Result<()> {
-        let (block, width) = (self.plan.block, self.plan.width());
+        let (block, width) = (self.plan.block, self.plan.stride());
         let z = MatRef::from_row_major_slice(&self.z[..self.rows * width], self.rows, width).subcols(index * block, block);
         panels(&mut self.next[..self.columns * block], PANEL * block, self.tiles, |panel, out, tile| {
             let columns = rows_of(panel, source.columns);
@@ -284,7 +291,7 @@ impl<'a> Sketch<'a> {
 
     /// Z = A K of one block.
     fn times(&mut self, source: &Source, index: usize) -> Result<()> {
-        let (block, width) = (self.plan.block, self.plan.width());
+        let (block, width) = (self.plan.block, self.plan.stride());
         let k =
             MatRef::from_row_major_slice(&self.k[..self.columns * width], self.columns, width).subcols(index * block, block);
         panels(&mut self.z[..self.rows * width], PANEL * width, self.tiles, |panel, out, tile| {
@@ -300,7 +307,7 @@ impl<'a> Sketch<'a> {
 
     /// Block `index` of K: what `next` has beside the blocks before, orthonormal. False when that was not to be had.
     fn orthonormalize(&mut self, index: usize) -> Result<bool> {
-        let (block, width) = (self.plan.block, self.plan.width());
+        let (block, width) = (self.plan.block, self.plan.stride());
         let mut kept = 0.0;
         for round in 0..ROUNDS {
             let before = squared_lengths(&self.next[..self.columns * block], block);
@@ -335,13 +342,16 @@ impl<'a> Sketch<'a> {
         if blocks == 0 {
             return Ok(());
         }
-        let (block, width, columns) = (self.plan.block, self.plan.width(), self.columns);
+        let (block, width, columns) = (self.plan.block, self.plan.stride(), self.columns);
         let k = MatRef::from_row_major_slice(&self.k[..columns * width], columns, width).subcols(0, blocks * block);
         let next = MatRef::from_row_major_slice(&self.next[..columns * block], columns, block);
-        panels(&mut self.mix[..blocks * block * block], PANEL * block, self.tiles, |panel, out, _| {
-            let part = rows_of(panel, blocks * block);
-            let out = MatMut::from_row_major_slice_mut(out, part.len(), block);
-            add_product(out, true, k.subcols(part.start, part.len()).transpose(), next, 1.0);
+        panels(&mut self.mix[..blocks * block * block], block * block, self.tiles, |index, out, _| {
+            let mut out = MatMut::from_row_major_slice_mut(out, block, block);
+            let k = k.subcols(index * block, block).transpose();
+            for depth in chunks(columns) {
+                let next = next.subrows(depth.start, depth.len());
+                add_product(out.as_mut(), depth.start == 0, k.subcols(depth.start, depth.len()), next, 1.0);
+            }
             Ok(())
         })?;
         let mix = MatRef::from_row_major_slice(&self.mix[..blocks * block * block], blocks * block, block);
@@ -361,7 +371,7 @@ impl<'a> Sketch<'a> {
         let next = &mut self.next[..columns * block];
         let (moments, inverse) = self.squares.split_at_mut(block * block);
         let inverse = &mut inverse[..block * block];
-        moments_of(next, block, moments, bytemuck::cast_slice_mut(inverse));
+        moments_of(next, block, moments, self.tiles)?;
         for (i, (noise, before)) in self.noise.iter_mut().zip(before).enumerate() {
             *noise = f64::from(u8::from(moments[i * block + i] <= NOISE * before));
         }
@@ -417,7 +427,7 @@ impl<'a> Sketch<'a> {
             if measured {
                 left = self.measured(blocks, source, task, parts)?;
             }
-            (want, begins) = match self.wanted(blocks, parts.s, left, energy, task.mode) {
+            (want, begins) = match self.wanted(blocks, parts.s, left, energy, task.mode)? {
                 Wanted::Steps(count) if blocks < self.plan.most => (self.plan.most.min(blocks + count), false),
                 Wanted::Beginning if blocks + 2 <= self.plan.most => (blocks + 2, true),
                 Wanted::Nothing => {
@@ -440,29 +450,29 @@ impl<'a> Sketch<'a> {
         self.left_out(source, task, parts)
     }
 
-    fn wanted(&mut self, blocks: usize, s: &[f32], left: f64, energy: f64, mode: Mode) -> Wanted {
+    fn wanted(&mut self, blocks: usize, s: &[f32], left: f64, energy: f64, mode: Mode) -> Result<Wanted> {
         let unseen = unseen(s, self.beginnings * self.plan.block);
         if mode == Mode::Fast {
             let beginning = unseen > MISSED_FAST * left + ROUNDING * energy;
-            return if beginning { Wanted::Beginning } else { Wanted::Nothing };
+            return Ok(if beginning { Wanted::Beginning } else { Wanted::Nothing });
         }
         let allowed = MISSED * left + ROUNDING * energy;
-        let (missed, slope) = self.missed(blocks, s);
-        if unseen > 0.5 * allowed {
+        let (missed, slope) = self.missed(blocks, s)?;
+        Ok(if unseen > 0.5 * allowed {
             Wanted::Beginning
         } else if unseen + missed > allowed {
             let steps = (0.5 * allowed / missed).ln() / slope.ln();
             Wanted::Steps(steps.ceil().max(1.0) as usize)
         } else {
             Wanted::Nothing
-        }
+        })
     }
 
     /// The Gram route on the first blocks of Z; W lies in `mix` then.
     fn inner(&mut self, blocks: usize, task: Task, tall: &mut [f32], s: &mut [f32], steps: Steps) -> Result<Verdict> {
         let (width, rank) = (blocks * self.plan.block, task.rank.columns());
-        let source = Source::plain(&self.z[..self.rows * self.plan.width()], width, self.plan.width());
-        let mut workspace = Workspace::new(width, rank, self.work);
+        let source = Source::plain(&self.z[..self.rows * self.plan.stride()], width, self.plan.stride());
+        let mut workspace = Workspace::new(width, rank, rayon::current_num_threads(), self.work);
         // A tolerance is met afterwards, for what the sketch leaves out counts as well, and so are scales.
         let task = Task { rank: Rank::Fixed(rank), small_is_scaled: false, ..task };
         let outputs = Outputs { tall, s, small: &mut self.mix[..width * rank], stride: rank };
@@ -471,46 +481,52 @@ impl<'a> Sketch<'a> {
 
     /// Energy that more blocks would bring in, from what the last two did: a geometric series. How steeply it falls is taken
     /// from the singular values next to the tail, as large ones are found long before; it is returned as well.
-    fn missed(&mut self, blocks: usize, s: &[f32]) -> (f64, f64) {
-        let [last, both] = [1, 2].map(|count| self.gains(blocks, count, s));
+    fn missed(&mut self, blocks: usize, s: &[f32]) -> Result<(f64, f64)> {
+        let (last, both) = (self.gains(blocks, 1, s)?, self.gains(blocks, 2, s)?);
         let near = s.partition_point(|value| *value > NEAR * s[s.len() - 1]);
         let [low, high] = [&last, &both].map(|gains| gains[near..].iter().sum::<f64>());
         let before = high - low;
         let slope = if before > 0.0 { (low / before).min(SLOWEST) } else { SLOWEST };
-        (last.iter().sum::<f64>() * slope / (1.0 - slope), slope)
+        Ok((last.iter().sum::<f64>() * slope / (1.0 - slope), slope))
     }
 
     /// Energy that the last `count` blocks brought to each singular value, at most. Where T w = t w for T = Z'Z and w = (v, x)
     /// with x the part in those blocks, v in the space of the others has the Rayleigh quotient t - (t x'x - x'Cx) / v'v, C being
     /// their corner of T.
-    fn gains(&mut self, blocks: usize, count: usize, s: &[f32]) -> Vec<f64> {
-        let (block, width, rank) = (self.plan.block, self.plan.width(), s.len());
+    fn gains(&mut self, blocks: usize, count: usize, s: &[f32]) -> Result<Vec<f64>> {
+        let (block, width, rank) = (self.plan.block, self.plan.stride(), s.len());
         let (first, len) = ((blocks - count) * block, count * block);
         let z = MatRef::from_row_major_slice(&self.z[..self.rows * width], self.rows, width).subcols(first, len);
         let x = MatRef::from_row_major_slice(&self.mix[first * rank..][..len * rank], len, rank);
         // Z x, a panel at a time: its columns have the squared lengths x'Cx.
-        let mut curved = vec![0.0f64; rank];
-        for rows in (0..self.rows).step_by(PANEL).map(|start| start..self.rows.min(start + PANEL)) {
-            for columns in (0..rank).step_by(DEPTH).map(|start| start..rank.min(start + DEPTH)) {
-                let product = &mut self.tiles[..rows.len() * columns.len()];
+        let mut lengths = vec![0.0f64; self.rows.div_ceil(PANEL) * rank];
+        panels(&mut lengths, rank, self.tiles, |panel, lengths, tiles| {
+            let rows = rows_of(panel, self.rows);
+            for columns in chunks(rank) {
+                let product = &mut tiles[..rows.len() * columns.len()];
                 let out = MatMut::from_row_major_slice_mut(product, rows.len(), columns.len());
                 let part = x.subcols(columns.start, columns.len());
                 add_product(out, true, z.subrows(rows.start, rows.len()), part, 1.0);
                 for row in product.chunks_exact(columns.len()) {
-                    curved[columns.clone()].iter_mut().zip(row).for_each(|(sum, y)| *sum += f64::from(*y).powi(2));
+                    lengths[columns.clone()].iter_mut().zip(row).for_each(|(sum, y)| *sum += f64::from(*y).powi(2));
                 }
             }
+            Ok(())
+        })?;
+        let mut curved = vec![0.0f64; rank];
+        for lengths in lengths.chunks_exact(rank) {
+            curved.iter_mut().zip(lengths).for_each(|(sum, length)| *sum += length);
         }
         let lost = |(i, curved): (usize, &f64)| {
             let held: f64 = (0..len).map(|j| f64::from(x[(j, i)]).powi(2)).sum();
             (f64::from(s[i]).powi(2) * held - curved).max(0.0) / (1.0 - held).max(0.5)
         };
-        curved.iter().enumerate().map(lost).collect()
+        Ok(curved.iter().enumerate().map(lost).collect())
     }
 
     /// small = K W, with the signs of V.
     fn small_factor(&mut self, blocks: usize, task: &Task, found: &mut Outputs) -> Result<()> {
-        let (inner, width, rank) = (blocks * self.plan.block, self.plan.width(), task.rank.columns());
+        let (inner, width, rank) = (blocks * self.plan.block, self.plan.stride(), task.rank.columns());
         let k = MatRef::from_row_major_slice(&self.k[..self.columns * width], self.columns, width).subcols(0, inner);
         let w = MatRef::from_row_major_slice(&self.mix[..inner * rank], inner, rank);
         panels(found.small, PANEL * rank, self.tiles, |panel, out, _| {
