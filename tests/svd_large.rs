@@ -85,6 +85,60 @@ fn sketches_find_values_beside_noise_when_large_ones_were_found_long_before() {
     assert!(error <= 1.001 * least + 16.0 * EPS * a.norm(), "{:?}: error {error:e}, least {least:e}", verdict(&svd));
 }
 
+/// The error over the least possible one, and the verdict, of U, s and V.
+fn over_the_least(tensor: &Tensor, a: &Matrix, s: &[f64], rank: usize, mode: Mode) -> (f64, Verdict) {
+    let svd = run(tensor, Rank::Fixed(rank), &Options { mode, ..Options::default() });
+    (left(&svd, Output::Usv, a) / least_error(s, rank), verdict(&svd))
+}
+
+#[test]
+fn values_repeated_more_often_than_a_block_is_wide_are_all_found() {
+    for (seed, (copies, rank, rest)) in (0..).zip([(40, 40, 0.1), (33, 36, 0.03), (24, 32, 0.2)]) {
+        let s: Vec<f64> = (0..1030).map(|i| if i < copies { 1.0 } else { rest }).collect();
+        let (tensor, a) = large(seed, [1111, 1030], &s);
+        for (mode, limit) in [(Mode::Safe, 1.001), (Mode::Fast, 1.02)] {
+            let (ratio, verdict) = over_the_least(&tensor, &a, &s, rank, mode);
+            assert!(ratio <= limit, "{copies} copies, rank {rank}, {mode:?}: {ratio}, {verdict:?}");
+            assert!(matches!(verdict.info, Info::Sketched(_)), "{verdict:?}");
+        }
+    }
+}
+
+#[test]
+fn spectra_that_no_sketch_resolves_are_left_to_the_gram_matrix() {
+    let round = |i: usize, all: usize, power: f64| (1.0 - (i as f64 / all as f64).powf(power)).max(1e-7);
+    let slow: Vec<f64> = (0..1030).map(|i| round(i.min(160), 160, 2.0)).collect();
+    let straight: Vec<f64> = (0..1030).map(|i| round(i.min(120), 120, 1.0)).collect();
+    let tiny: Vec<f64> = (0..1030).map(|i| if i < 8 { 1.0 } else { 3e-5 * round((i - 8).min(160), 160, 2.0) }).collect();
+    for (seed, (what, s, rank)) in (0..).zip([("slow", &slow, 20), ("straight", &straight, 4), ("tiny", &tiny, 28)]) {
+        let (tensor, a) = large(seed, [1100, 1030], s);
+        let (ratio, verdict) = over_the_least(&tensor, &a, s, rank, Mode::Safe);
+        // What is tiny is held to the least error as well, as far as f32 can tell.
+        assert!(ratio <= if what == "tiny" { 1.003 } else { 1.001 }, "{what}: {ratio}, {verdict:?}");
+    }
+    // The Gram matrix has every output, and the other side of a wide matrix.
+    let (tensor, a) = large(9, [1030, 1100], &slow);
+    for output in OUTPUTS {
+        let svd = run(&tensor, Rank::Fixed(20), &Options { output, factors: Dtype::F32, ..Options::default() });
+        assert!((factors(&svd, 0).s.first().copied().unwrap_or(1.0) - 1.0).abs() < 1e-5, "{output:?}");
+        if output != Output::ValuesOnly {
+            assert!(left(&svd, output, &a) <= 1.001 * least_error(&slow, 20), "{output:?} {:?}", verdict(&svd));
+        }
+    }
+}
+
+#[test]
+fn values_alone_of_a_sketch_meet_small_tolerances() {
+    let s = spectrum("exponential", 1030);
+    let (tensor, _) = large(5, [1100, 1030], &s);
+    for relative in [1e-2, 1e-4, 1e-5] {
+        let rank = Rank::Tolerance { relative, max: 60 };
+        let svd = run(&tensor, rank, &Options { output: Output::ValuesOnly, ..Options::default() });
+        assert_eq!(verdict(&svd), verdict(&run(&tensor, rank, &Options::default())), "{relative:e}");
+        assert!(svd.s.to_f32_vec().expect("host")[verdict(&svd).rank..].iter().all(|s| *s == 0.0));
+    }
+}
+
 #[test]
 fn sketches_of_matrices_with_few_columns_are_complete() {
     let mut cases = vec![("all ones", Matrix::from_fn(1100, 1030, |_, _| 1.0))];
@@ -338,4 +392,24 @@ fn a_watch_counts_matrices_and_ends_a_call() {
         assert!(matches!(call.join().expect("no panic"), Err(Error::Cancelled { .. })));
     });
     assert!(watch.progress().0 < 1 << 22);
+}
+
+#[test]
+fn a_watch_ends_work_on_one_wide_gram_matrix() {
+    let data = normal(3, 2600, 2600).data.iter().map(|x| *x as f32).collect::<Vec<_>>();
+    let a = Tensor::from_slice(&data, &[2600, 2600], &Device::cpu()).expect("memory");
+    let watch = Watch::new();
+    let options = Options { watch: Some(watch.clone()), ..Options::default() };
+    std::thread::scope(|scope| {
+        let start = std::time::Instant::now();
+        let call = scope.spawn(|| svd::truncated(&a, Rank::Fixed(1300), &options));
+        while watch.progress().1 == 0 {
+            std::thread::yield_now();
+        }
+        std::thread::sleep(std::time::Duration::from_millis(100));
+        watch.cancel();
+        assert!(matches!(call.join().expect("no panic"), Err(Error::Cancelled { .. })));
+        // The matrix by itself takes much longer.
+        assert!(start.elapsed().as_secs_f64() < 3.0, "{:?}", start.elapsed());
+    });
 }

@@ -5,10 +5,12 @@
 //! The sequences are evaluated without divisions, rescaled as they go, many eigenvalues to a register.
 
 use super::{
+    desks::{Desk, Desks},
     kernels::{POINTS, padded, reflect, sturm_counts, update_rows},
     vector::{axpy, dot, scale},
+    watch::Steps,
 };
-use crate::{device::simd::multiversion, philox::Stream};
+use crate::{Result, device::simd::multiversion, philox::Stream};
 
 /// Eigenvalues closer than this share of the norm are orthogonalized against each other.
 const CLUSTER: f64 = 1e-4;
@@ -19,6 +21,8 @@ const LANES: usize = POINTS;
 const GROUP: usize = 8;
 const INVERSE_STEPS: usize = 3;
 const BISECTIONS: usize = 56;
+/// Vectors that are reflected together: few enough for the second-level cache.
+const COLUMNS: usize = 64;
 
 /// Working memory for matrices of one size.
 pub(super) struct Eigen<'a> {
@@ -57,12 +61,13 @@ impl<'a> Eigen<'a> {
     }
 
     /// Reduces `a`, whose rows are `padded(n)` apart, to tridiagonal form; the reflections stay in its rows.
-    pub(super) fn reduce(&mut self, a: &mut [f64]) {
+    pub(super) fn reduce(&mut self, a: &mut [f64], steps: Steps) -> Result<()> {
         let (n, stride) = (self.n, padded(self.n));
         let [old_v, old_q, v, q] = &mut self.vectors;
         old_v.fill(0.0);
         old_q.fill(0.0);
         for i in (0..n).rev() {
+            steps.check()?;
             let (above, row) = a.split_at_mut(i * stride);
             let row = &mut row[..stride];
             if i + 1 < n {
@@ -95,6 +100,7 @@ impl<'a> Eigen<'a> {
         for (squared, off) in self.off_squared.iter_mut().zip(&*self.off) {
             *squared = (off * off).max(floor);
         }
+        Ok(())
     }
 
     /// Gershgorin's bound on the absolute value of the eigenvalues.
@@ -132,10 +138,11 @@ impl<'a> Eigen<'a> {
 
     /// Orthonormal eigenvectors of the tridiagonal matrix for `values`, one to a row of `padded(n)`. Returns whether every
     /// one of them is an eigenvector to rounding.
-    pub(super) fn vectors(&mut self, values: &[f64], rows: &mut [f64]) -> bool {
+    pub(super) fn vectors(&mut self, values: &[f64], rows: &mut [f64], steps: Steps) -> Result<bool> {
         let (n, stride) = (self.n, padded(self.n));
         let mut cluster = 0;
         for first in (0..values.len()).step_by(GROUP) {
+            steps.check()?;
             let group = &values[first..values.len().min(first + GROUP)];
             let mut factors = Factors::new(n, self.norm, self.factors);
             factorize(&mut factors, self.diagonal, self.off, group);
@@ -155,7 +162,7 @@ impl<'a> Eigen<'a> {
                     let row = &mut row[..stride];
                     factors.read(lane, row);
                     if !orthonormalize(&before[begin * stride..], stride, row) {
-                        return false;
+                        return Ok(false);
                     }
                     factors.write(lane, row);
                 }
@@ -166,7 +173,8 @@ impl<'a> Eigen<'a> {
                 }
             }
         }
-        values.iter().zip(rows.chunks_exact(stride)).all(|(value, row)| self.residual(*value, row) <= RESIDUAL * self.norm)
+        let mut found = values.iter().zip(rows.chunks_exact(stride));
+        Ok(found.all(|(value, row)| self.residual(*value, row) <= RESIDUAL * self.norm))
     }
 
     /// The largest entry of (T - value) x.
@@ -180,15 +188,27 @@ impl<'a> Eigen<'a> {
         (0..self.n).map(term).fold(0.0, |worst, r| if r <= worst { worst } else { r })
     }
 
-    /// columns = Q columns, where Q is the product of the reflections that [`Eigen::reduce`] left in `a`; `columns` has
-    /// n rows of `width`.
-    pub(super) fn back_transform(&self, a: &[f64], columns: &mut [f64], width: usize) {
-        let stride = padded(self.n);
-        for i in 2..self.n {
-            if self.heights[i] > 0.0 {
+    /// x = Q x for every row x, `padded(n)` apart, where Q is the product of the reflections that [`Eigen::reduce`] left in `a`.
+    pub(super) fn back_transform(&self, a: &[f64], rows: &mut [f64], desks: &mut Desks, steps: Steps) -> Result<()> {
+        let (n, stride) = (self.n, padded(self.n));
+        let reflections = |rows: &mut [f64], desk: &mut Desk| {
+            steps.check()?;
+            // As columns, which a reflection takes many at a time.
+            let width = padded(rows.len() / stride);
+            let columns = &mut desk.square[..n * width];
+            for (i, column) in columns.chunks_exact_mut(width).enumerate() {
+                column.fill(0.0);
+                column.iter_mut().zip(rows[i..].iter().step_by(stride)).for_each(|(to, from)| *to = *from);
+            }
+            for i in (2..n).filter(|i| self.heights[*i] > 0.0) {
                 reflect(&a[i * stride..][..i], 1.0 / self.heights[i], &mut columns[..i * width], width);
             }
-        }
+            for (i, column) in columns.chunks_exact(width).enumerate() {
+                rows[i..].iter_mut().step_by(stride).zip(column).for_each(|(to, from)| *to = *from);
+            }
+            Ok(())
+        };
+        desks.share(rows.chunks_mut(COLUMNS * stride), reflections, |_| ())
     }
 }
 

@@ -1,6 +1,7 @@
 //! From an orthonormal basis V of the row space to U, s and V: projection, orthogonalization, order and signs.
 
 use super::{
+    desks::{Desk, Desks},
     kernels::{Precision, padded},
     source::{BLOCK, Source},
     vector::{add_outer, subtract_products},
@@ -18,9 +19,7 @@ const ORTHONORMAL: f64 = 1e-6;
 
 /// Working memory for projections onto up to k columns.
 pub(super) struct Factors<'a> {
-    block: &'a mut [f64],
     basis: &'a mut [f64],
-    projected: &'a mut [f64],
     partial: &'a mut [f64],
     moments: &'a mut [f64],
     inverse: &'a mut [f64],
@@ -38,15 +37,13 @@ impl<'a> Factors<'a> {
     /// Elements of working memory for `n` columns and `k` singular triplets.
     pub(super) fn elements(n: usize, k: usize) -> usize {
         let (np, kp) = (padded(n), padded(k));
-        BLOCK * np + np * kp + BLOCK * kp + 3 * kp * kp + 5 * kp
+        np * kp + 3 * kp * kp + 5 * kp
     }
 
     /// Carves the working memory from `memory`, which has [`Factors::elements`].
     pub(super) fn new(n: usize, k: usize, memory: &'a mut [f64]) -> Self {
         let (np, kp) = (padded(n), padded(k));
-        let (block, rest) = memory.split_at_mut(BLOCK * np);
-        let (basis, rest) = rest.split_at_mut(np * kp);
-        let (projected, rest) = rest.split_at_mut(BLOCK * kp);
+        let (basis, rest) = memory.split_at_mut(np * kp);
         let (partial, rest) = rest.split_at_mut(kp * kp);
         let (moments, rest) = rest.split_at_mut(kp * kp);
         let (inverse, rest) = rest.split_at_mut(kp * kp);
@@ -55,12 +52,7 @@ impl<'a> Factors<'a> {
         let (order, rest) = rest.split_at_mut(kp);
         let (signs, row) = rest.split_at_mut(kp);
         let order = bytemuck::cast_slice_mut(order);
-        Self { block, basis, projected, partial, moments, inverse, lengths, s, order, signs, row }
-    }
-
-    /// Memory for a block of the matrix in f64.
-    pub(super) fn wide_block(&mut self) -> &mut [f64] {
-        self.block
+        Self { basis, partial, moments, inverse, lengths, s, order, signs, row }
     }
 
     /// tall = A basis / s, and the moments tall' tall, in precision T. `basis` has rows of `padded(rank)`, `tall` rows of
@@ -68,7 +60,7 @@ impl<'a> Factors<'a> {
     pub(super) fn project<T: Precision>(
         &mut self,
         source: &Source,
-        memory: &mut [f32],
+        desks: &mut Desks,
         basis: &[f64],
         rank: usize,
         tall: &mut [f32],
@@ -84,23 +76,23 @@ impl<'a> Factors<'a> {
         }
         let moments = &mut self.moments[..width * width];
         moments.fill(0.0);
-        for (start, count) in source.blocks() {
-            let block = T::of_block(source.block(start, count, memory)?, bytemuck::cast_slice_mut(self.block));
-            let out = &mut bytemuck::cast_slice_mut::<f64, T>(self.projected)[..count * width];
+        let scaled = &*scaled;
+        let product = |((start, count), tall): ((usize, usize), &mut [f32]), desk: &mut Desk| {
+            let block = T::of_block(source.block(start, count, desk.rows)?, bytemuck::cast_slice_mut(desk.wide));
+            let out = &mut bytemuck::cast_slice_mut::<f64, T>(desk.product)[..count * width];
             T::product(block, np, scaled, width, out);
-            let partial = &mut bytemuck::cast_slice_mut::<f64, T>(self.partial)[..width * width];
-            partial.fill(T::ZERO);
-            T::gram(out, width, partial);
-            for (sum, part) in moments.iter_mut().zip(&*partial) {
-                *sum += part.wide();
-            }
-            for (to, from) in tall[start * stride..].chunks_exact_mut(stride).zip(out.chunks_exact(width)) {
+            T::gram(out, width, &mut bytemuck::cast_slice_mut(desk.square)[..width * width]);
+            for (to, from) in tall.chunks_exact_mut(stride).zip(out.chunks_exact(width)) {
                 for (to, from) in to.iter_mut().zip(&from[..rank]) {
                     *to = from.wide() as f32;
                 }
             }
-        }
-        Ok(())
+            Ok(())
+        };
+        desks.share(source.blocks().zip(tall.chunks_mut(BLOCK * stride)), product, |desk| {
+            let partial = bytemuck::cast_slice::<f64, T>(desk.square);
+            moments.iter_mut().zip(partial).for_each(|(sum, part)| *sum += part.wide());
+        })
     }
 
     /// Whether the moments say that the columns are orthonormal as they are.
@@ -158,21 +150,21 @@ impl<'a> Factors<'a> {
     }
 
     /// tall = tall R^-1, with the factor that [`Factors::cholesky`] left.
-    pub(super) fn orthogonalize(&mut self, rank: usize, tall: &mut [f32], stride: usize) {
+    pub(super) fn orthogonalize(&mut self, rank: usize, desks: &mut Desks, tall: &mut [f32], stride: usize) -> Result<()> {
         let width = padded(rank);
         self.invert(rank);
         let inverse = &mut bytemuck::cast_slice_mut::<f64, f32>(self.partial)[..width * width];
         inverse.iter_mut().zip(&*self.inverse).for_each(|(to, from)| *to = *from as f32);
-        let rows: &mut [f32] = bytemuck::cast_slice_mut(self.block);
-        let out: &mut [f32] = bytemuck::cast_slice_mut(self.projected);
-        for block in tall.chunks_mut(BLOCK * stride) {
-            let count = block.len() / stride;
-            let rows = rows_of(rows, block, rank, stride);
-            f32::product(rows, width, inverse, width, &mut out[..count * width]);
+        let inverse = &*inverse;
+        let product = |block: &mut [f32], desk: &mut Desk| {
+            let out = &mut bytemuck::cast_slice_mut(desk.product)[..block.len() / stride * width];
+            f32::product(rows_of(desk.rows, block, rank, stride), width, inverse, width, out);
             for (to, from) in block.chunks_exact_mut(stride).zip(out.chunks_exact(width)) {
                 to[..rank].copy_from_slice(&from[..rank]);
             }
-        }
+            Ok(())
+        };
+        desks.share(tall.chunks_mut(BLOCK * stride), product, |_| ())
     }
 
     /// The inverse of the upper triangular factor.

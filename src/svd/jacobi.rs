@@ -1,19 +1,28 @@
 //! Every eigenvalue and vector of a symmetric matrix by cyclic Jacobi rotations (Golub and Van Loan, "Matrix
 //! Computations", section 8.5): the last rung of the ladder.
 
-use super::vector::dot;
+use super::{vector::dot, watch::Steps};
+use crate::Result;
 
 const SWEEPS: usize = 40;
 
 /// Diagonalizes `a` (n x n, rows `stride` apart), and leaves the eigenvectors in the rows of `vectors`, in descending
 /// order of their `values`. Returns whether it converged.
-pub(super) fn diagonalize(a: &mut [f64], n: usize, stride: usize, values: &mut [f64], vectors: &mut [f64]) -> bool {
+pub(super) fn diagonalize(
+    a: &mut [f64],
+    n: usize,
+    stride: usize,
+    values: &mut [f64],
+    vectors: &mut [f64],
+    steps: Steps,
+) -> Result<bool> {
     vectors.fill(0.0);
     (0..n).for_each(|i| vectors[i * stride + i] = 1.0);
     let size = dot(a, a).sqrt();
     for _ in 0..SWEEPS {
         let mut left = 0.0;
         for p in 0..n {
+            steps.check()?;
             for q in p + 1..n {
                 left += a[p * stride + q].powi(2);
                 if let Some((cosine, sine)) = rotation(a[p * stride + p], a[p * stride + q], a[q * stride + q]) {
@@ -25,10 +34,10 @@ pub(super) fn diagonalize(a: &mut [f64], n: usize, stride: usize, values: &mut [
         }
         if left.sqrt() <= f64::EPSILON * size {
             sort(a, n, stride, values, vectors);
-            return true;
+            return Ok(true);
         }
     }
-    false
+    Ok(false)
 }
 
 /// The rotation that annihilates the off-diagonal entry.

@@ -19,23 +19,23 @@ use super::lanes::{F32x4, F64x4, Lanes, Real, Signs};
 /// Row widths are multiples of this: two registers of the widest kind.
 pub(super) const PAD: usize = 16;
 
-/// Rows whose products are summed in one register pass; few enough for the first-level cache.
-const DEPTH: usize = 32;
+/// Elements of what one register pass over rows reads; few enough for the first-level cache, beside what it writes.
+const PASS: usize = 8192;
 
 /// `width` rounded up to a whole number of lanes.
 pub(super) const fn padded(width: usize) -> usize {
     width.next_multiple_of(PAD)
 }
 
-/// The left operand of a tile, and the distances between its rows and between its columns.
+/// The left operand of a tile: rows so far apart, or columns.
 #[derive(Clone, Copy)]
-struct Left<'a, T> {
-    data: &'a [T],
-    row: usize,
-    column: usize,
+enum Left<'a, T> {
+    Rows(&'a [T], usize),
+    Columns(&'a [T], usize),
 }
 
-/// out[i][j] += sum over k < depth of left[i][k] * right[k][j], for ROWS rows and REGISTERS registers of columns.
+/// out[i][j] = sum over k < depth of left[i][k] * right[k][j], for ROWS rows and REGISTERS registers of columns; added to
+/// what is there unless it is `fresh`.
 ///
 /// # Safety
 /// The instruction set of `L` must be enabled.
@@ -46,29 +46,43 @@ unsafe fn tile<L: Lanes, const ROWS: usize, const REGISTERS: usize>(
     right: &[L::Real],
     out: &mut [L::Real],
     stride: usize,
+    fresh: bool,
 ) {
     let width = REGISTERS * L::COUNT;
-    assert!(depth > 0 && left.data.len() > (ROWS - 1) * left.row + (depth - 1) * left.column);
     assert!(right.len() >= (depth - 1) * stride + width && out.len() >= (ROWS - 1) * stride + width);
     let (from, to) = (right.as_ptr(), out.as_mut_ptr());
     // SAFETY: the assertions cover the last element that each loop below reaches.
     unsafe {
         let mut sums = [[L::splat(L::Real::ZERO); REGISTERS]; ROWS];
-        for i in 0..ROWS {
-            for j in 0..REGISTERS {
-                sums[i][j] = L::load(to.add(i * stride + j * L::COUNT));
+        if !fresh {
+            for i in 0..ROWS {
+                for j in 0..REGISTERS {
+                    sums[i][j] = L::load(to.add(i * stride + j * L::COUNT));
+                }
             }
         }
-        for k in 0..depth {
+        let mut step = |k: usize, entry: &dyn Fn(usize) -> L::Real| {
             let mut lanes = [L::splat(L::Real::ZERO); REGISTERS];
             for j in 0..REGISTERS {
                 lanes[j] = L::load(from.add(k * stride + j * L::COUNT));
             }
             for i in 0..ROWS {
-                let scale = L::splat(*left.data.get_unchecked(i * left.row + k * left.column));
+                let scale = L::splat(entry(i));
                 for j in 0..REGISTERS {
                     sums[i][j] = sums[i][j].plus(scale, lanes[j]);
                 }
+            }
+        };
+        match left {
+            Left::Rows(data, apart) => {
+                assert!(data.len() >= (ROWS - 1) * apart + depth);
+                // A pointer each: distances that are not known would be added up at every step.
+                let rows: [_; ROWS] = std::array::from_fn(|i| data.as_ptr().add(i * apart));
+                (0..depth).for_each(|k| step(k, &|i| *rows[i].add(k)));
+            }
+            Left::Columns(data, apart) => {
+                assert!(data.len() >= (depth - 1) * apart + ROWS);
+                (0..depth).for_each(|k| step(k, &|i| *data.as_ptr().add(k * apart + i)));
             }
         }
         for i in 0..ROWS {
@@ -82,24 +96,57 @@ unsafe fn tile<L: Lanes, const ROWS: usize, const REGISTERS: usize>(
 /// # Safety
 /// The instruction set of `L` must be enabled.
 #[inline(always)]
-unsafe fn gram<L: Lanes, const ROWS: usize>(block: &[L::Real], width: usize, partial: &mut [L::Real]) {
-    for rows in block.chunks(DEPTH * width) {
-        let depth = rows.len() / width;
+unsafe fn gram<L: Lanes, const ROWS: usize>(block: &[L::Real], width: usize, out: &mut [L::Real]) {
+    let pass = (PASS / width).max(ROWS) * width;
+    for (index, rows) in block.chunks(pass).enumerate() {
+        let (depth, fresh) = (rows.len() / width, index == 0);
+        let mut ahead = Ahead::new(rows, width.div_ceil(2 * L::COUNT) * (width / ROWS) / 2);
         for i in (0..width).step_by(ROWS) {
-            let left = Left { data: &rows[i..], row: 1, column: width };
+            let left = Left::Columns(&rows[i..], width);
             let mut j = i / L::COUNT * L::COUNT;
             // SAFETY: the caller's promise.
             unsafe {
                 if (width - j) / L::COUNT % 2 == 1 {
-                    tile::<L, ROWS, 1>(depth, left, &rows[j..], &mut partial[i * width + j..], width);
+                    tile::<L, ROWS, 1>(depth, left, &rows[j..], &mut out[i * width + j..], width, fresh);
                     j += L::COUNT;
                 }
                 while j < width {
-                    tile::<L, ROWS, 2>(depth, left, &rows[j..], &mut partial[i * width + j..], width);
+                    ahead.fetch::<L>();
+                    tile::<L, ROWS, 2>(depth, left, &rows[j..], &mut out[i * width + j..], width, fresh);
                     j += 2 * L::COUNT;
                 }
             }
         }
+    }
+}
+
+/// What a pass over so many elements is followed by in memory, brought nearer a few lines at a time: passes read by columns,
+/// which no machine foresees. It may lie beyond the block, which mostly has a successor there.
+struct Ahead<T> {
+    next: *const T,
+    left: usize,
+    share: usize,
+}
+
+impl<T> Ahead<T> {
+    const LINE: usize = 64 / size_of::<T>();
+
+    fn new(pass: &[T], shares: usize) -> Self {
+        let left = pass.len() / Self::LINE;
+        Self { next: pass.as_ptr_range().end, left, share: left.div_ceil(shares) }
+    }
+
+    /// # Safety
+    /// The instruction set of `L` must be enabled.
+    #[inline(always)]
+    unsafe fn fetch<L: Lanes<Real = T>>(&mut self) {
+        let lines = self.share.min(self.left);
+        for line in 0..lines {
+            // SAFETY: the caller's promise; a hint touches nothing.
+            unsafe { L::prefetch(self.next.wrapping_add(line * Self::LINE)) };
+        }
+        self.next = self.next.wrapping_add(lines * Self::LINE);
+        self.left -= lines;
     }
 }
 
@@ -113,35 +160,35 @@ unsafe fn product<L: Lanes, const ROWS: usize>(
     width: usize,
     out: &mut [L::Real],
 ) {
-    out.fill(L::Real::ZERO);
     let count = out.len() / width;
     let whole = count / ROWS * ROWS;
     for i in (0..whole).step_by(ROWS) {
-        let rows = Left { data: &left[i * inner..], row: inner, column: 1 };
+        let rows = Left::Rows(&left[i * inner..], inner);
         let mut j = 0;
         while j + 2 * L::COUNT <= width {
             // SAFETY: the caller's promise.
-            unsafe { tile::<L, ROWS, 2>(inner, rows, &right[j..], &mut out[i * width + j..], width) }
+            unsafe { tile::<L, ROWS, 2>(inner, rows, &right[j..], &mut out[i * width + j..], width, true) }
             j += 2 * L::COUNT;
         }
         if j < width {
             // SAFETY: the caller's promise.
-            unsafe { tile::<L, ROWS, 1>(inner, rows, &right[j..], &mut out[i * width + j..], width) }
+            unsafe { tile::<L, ROWS, 1>(inner, rows, &right[j..], &mut out[i * width + j..], width, true) }
         }
     }
     for i in whole..count {
-        let row = Left { data: &left[i * inner..], row: inner, column: 1 };
+        let row = Left::Rows(&left[i * inner..], inner);
         for j in (0..width).step_by(L::COUNT) {
             // SAFETY: the caller's promise.
-            unsafe { tile::<L, 1, 1>(inner, row, &right[j..], &mut out[i * width + j..], width) }
+            unsafe { tile::<L, 1, 1>(inner, row, &right[j..], &mut out[i * width + j..], width, true) }
         }
     }
 }
 
-/// a -= v q' + q v' over whole rows, and y = a x for the rows there are.
+/// a -= v q' + q v' and y += a x for a symmetric `a`, of which squares of ROWS rows on the diagonal and what lies left of them
+/// are read and written.
 ///
 /// # Safety
-/// The instruction set of `L` must be enabled.
+/// The instruction set of `L` must be enabled, and have ROWS lanes.
 #[inline(always)]
 unsafe fn update<L: Lanes<Real = f64>, const ROWS: usize>(
     a: &mut [f64],
@@ -155,20 +202,22 @@ unsafe fn update<L: Lanes<Real = f64>, const ROWS: usize>(
     let whole = count / ROWS * ROWS;
     for i in (0..whole).step_by(ROWS) {
         // SAFETY: the caller's promise.
-        unsafe { update_tile::<L, ROWS>(count, i, a, stride, v, q, x, y) }
+        unsafe { update_tile::<L, ROWS>(i, i, a, stride, v, q, x, y) }
     }
     for i in whole..count {
         // SAFETY: the caller's promise.
-        unsafe { update_tile::<L, 1>(count, i, a, stride, v, q, x, y) }
+        unsafe { update_tile::<L, 1>(whole, i, a, stride, v, q, x, y) }
     }
 }
 
+/// Rows `first..first + ROWS`: the columns before `square`, for both triangles, and those of the square.
+///
 /// # Safety
 /// The instruction set of `L` must be enabled.
 #[inline(always)]
 #[allow(clippy::too_many_arguments, reason = "the operands of one fused pass")]
 unsafe fn update_tile<L: Lanes<Real = f64>, const ROWS: usize>(
-    width: usize,
+    square: usize,
     first: usize,
     a: &mut [f64],
     stride: usize,
@@ -177,24 +226,31 @@ unsafe fn update_tile<L: Lanes<Real = f64>, const ROWS: usize>(
     x: &[f64],
     y: &mut [f64],
 ) {
-    assert!(width <= stride && stride.is_multiple_of(PAD) && a.len() >= (first + ROWS) * stride);
-    assert!(v.len() >= stride && q.len() >= stride && x.len() >= stride && y.len() >= first + ROWS);
-    // SAFETY: the assertions cover whole rows, and a register past `width` ends within the padded row.
+    let width = square + L::COUNT;
+    assert!(square.is_multiple_of(L::COUNT) && first >= square && width <= stride && a.len() >= (first + ROWS) * stride);
+    assert!(v.len() >= stride && q.len() >= stride && x.len() >= stride && y.len() >= stride && stride >= first + ROWS);
+    // SAFETY: the assertions cover whole rows, and the last register ends within the padded row.
     unsafe {
         let mut sums = [L::splat(0.0); ROWS];
         for j in (0..width).step_by(L::COUNT) {
             let (vj, qj, xj) = (L::load(v.as_ptr().add(j)), L::load(q.as_ptr().add(j)), L::load(x.as_ptr().add(j)));
+            let mirrored = y.as_mut_ptr().add(j);
+            let mut mirror = L::load(mirrored);
             for i in 0..ROWS {
                 let at = a.as_mut_ptr().add((first + i) * stride + j);
                 let entry = L::load(at).plus(L::splat(-v[first + i]), qj).plus(L::splat(-q[first + i]), vj);
                 entry.store(at);
                 sums[i] = sums[i].plus(entry, xj);
+                mirror = mirror.plus(entry, L::splat(x[first + i]));
+            }
+            if j < square {
+                mirror.store(mirrored);
             }
         }
         for i in 0..ROWS {
             let mut lanes = [0.0; 8];
             sums[i].store(lanes.as_mut_ptr());
-            y[first + i] = lanes.iter().sum();
+            y[first + i] += lanes.iter().sum::<f64>();
         }
     }
 }
@@ -358,10 +414,10 @@ macro_rules! dispatch {
 }
 
 dispatch! {
-    fn gram_f32(block: &[f32], width: usize, partial: &mut [f32]) = gram, __m512, __m256, F32x4
+    fn gram_f32(block: &[f32], width: usize, out: &mut [f32]) = gram, __m512, __m256, F32x4
 }
 dispatch! {
-    fn gram_f64(block: &[f64], width: usize, partial: &mut [f64]) = gram, __m512d, __m256d, F64x4
+    fn gram_f64(block: &[f64], width: usize, out: &mut [f64]) = gram, __m512d, __m256d, F64x4
 }
 dispatch! {
     fn product_f32(left: &[f32], inner: usize, right: &[f32], width: usize, out: &mut [f32]) = product, __m512, __m256, F32x4
@@ -370,7 +426,8 @@ dispatch! {
     fn product_f64(left: &[f64], inner: usize, right: &[f64], width: usize, out: &mut [f64]) = product, __m512d, __m256d, F64x4
 }
 dispatch! {
-    /// a -= v q' + q v' over the rows there are, and y = a x, where v, q and x are zero past the last of them.
+    /// a -= v q' + q v' over the rows there are of a symmetric matrix, of which the upper triangle is not kept, and y += a x, where
+    /// v, q and x are zero past the last of them.
     pub(super) fn update_rows(a: &mut [f64], stride: usize, v: &[f64], q: &[f64], x: &[f64], y: &mut [f64]) = update, __m512d, __m256d, F64x4
 }
 dispatch! {
@@ -385,12 +442,12 @@ dispatch! {
 /// Operands wider than this no longer stay in the nearer caches; faer's products, which pack them, are quicker then.
 const NARROW: usize = 256;
 
-fn wide_gram<T: RealField>(block: &[T], width: usize, partial: &mut [T]) {
+fn wide_gram<T: RealField>(block: &[T], width: usize, out: &mut [T]) {
     let rows = MatRef::from_row_major_slice(block, block.len() / width, width);
-    let sums = MatMut::from_row_major_slice_mut(partial, width, width);
+    let sums = MatMut::from_row_major_slice_mut(out, width, width);
     let whole = BlockStructure::Rectangular;
     let upper = BlockStructure::TriangularUpper;
-    triangular::matmul(sums, upper, Accum::Add, rows.transpose(), whole, rows, whole, T::one_impl(), Par::Seq);
+    triangular::matmul(sums, upper, Accum::Replace, rows.transpose(), whole, rows, whole, T::one_impl(), Par::Seq);
 }
 
 fn wide_product<T: RealField>(left: &[T], inner: usize, right: &[T], width: usize, out: &mut [T]) {
@@ -403,8 +460,8 @@ fn wide_product<T: RealField>(left: &[T], inner: usize, right: &[T], width: usiz
 
 /// A precision that Gram matrices and projections are computed in.
 pub(super) trait Precision: Real {
-    /// partial += the upper triangle of block' block; whole tiles are written, so parts of the lower one are too.
-    fn gram(block: &[Self], width: usize, partial: &mut [Self]);
+    /// out = block' block, its upper triangle; whole tiles are written, so parts of the lower one are too.
+    fn gram(block: &[Self], width: usize, out: &mut [Self]);
     /// out = left right, where `left` has rows of `inner` elements, `right` and `out` rows of `width`.
     fn product(left: &[Self], inner: usize, right: &[Self], width: usize, out: &mut [Self]);
     /// The block in this precision: itself, or widened into `memory`.
@@ -416,8 +473,8 @@ pub(super) trait Precision: Real {
 }
 
 impl Precision for f32 {
-    fn gram(block: &[Self], width: usize, partial: &mut [Self]) {
-        if width > NARROW { wide_gram(block, width, partial) } else { gram_f32(block, width, partial) }
+    fn gram(block: &[Self], width: usize, out: &mut [Self]) {
+        if width > NARROW { wide_gram(block, width, out) } else { gram_f32(block, width, out) }
     }
     fn product(left: &[Self], inner: usize, right: &[Self], width: usize, out: &mut [Self]) {
         match inner.max(width) > NARROW {
@@ -437,8 +494,8 @@ impl Precision for f32 {
 }
 
 impl Precision for f64 {
-    fn gram(block: &[Self], width: usize, partial: &mut [Self]) {
-        if width > NARROW { wide_gram(block, width, partial) } else { gram_f64(block, width, partial) }
+    fn gram(block: &[Self], width: usize, out: &mut [Self]) {
+        if width > NARROW { wide_gram(block, width, out) } else { gram_f64(block, width, out) }
     }
     fn product(left: &[Self], inner: usize, right: &[Self], width: usize, out: &mut [Self]) {
         match inner.max(width) > NARROW {

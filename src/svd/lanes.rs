@@ -32,6 +32,8 @@ pub(super) unsafe trait Lanes: Copy {
     unsafe fn splat(value: Self::Real) -> Self;
     /// self + a * b.
     unsafe fn plus(self, a: Self, b: Self) -> Self;
+    /// Brings the line at `from` nearer, where there is an instruction for that.
+    unsafe fn prefetch(from: *const Self::Real);
 }
 
 /// What counting the sign changes of a Sturm sequence needs besides.
@@ -109,6 +111,8 @@ macro_rules! portable {
             unsafe fn plus(self, a: Self, b: Self) -> Self {
                 Self(std::array::from_fn(|i| self.0[i] + a.0[i] * b.0[i]))
             }
+            #[inline(always)]
+            unsafe fn prefetch(_: *const $real) {}
         }
     };
 }
@@ -148,6 +152,11 @@ mod x86 {
                 unsafe fn plus(self, a: Self, b: Self) -> Self {
                     // SAFETY: the caller's promise.
                     unsafe { $fma(a, b, self) }
+                }
+                #[inline(always)]
+                unsafe fn prefetch(from: *const $real) {
+                    // SAFETY: a hint that touches nothing.
+                    unsafe { _mm_prefetch::<_MM_HINT_T1>(from.cast()) }
                 }
             }
         };

@@ -4,6 +4,7 @@
 //! matrix by another of lower rank", Psychometrika 1936).
 
 mod cpu;
+mod desks;
 mod eigen;
 mod factors;
 mod gpu;
@@ -249,7 +250,8 @@ impl Svd {
 /// and zero matrices get orthonormal completions and zero singular values.
 ///
 /// Up to min(m, n) = [`GRAM_COLUMNS`] the route is an eigenproblem of the Gram matrix; beyond, where the rank is small, a
-/// sketch by block Krylov iteration makes a smaller matrix first.
+/// sketch by block Krylov iteration makes a smaller matrix first. Where the sketch would not keep the promise of the mode, the
+/// Gram matrix serves after all: its working memory is some three times the square of min(m, n), in f64.
 ///
 /// ```
 /// use lowkey::{Device, Tensor, svd};
@@ -329,7 +331,8 @@ fn dispatch(a: &Tensor, sizes: Sizes, rank: Rank, options: &Options, out: &mut S
 }
 
 /// Bytes of scratch that [`truncated_into`] takes for matrices of `shape`, [.., m, n], and `columns` singular triplets on
-/// `device`; on the CPU, with as many threads as the current pool has.
+/// `device`; on the CPU, with as many threads as the current pool has. Large matrices that no sketch serves take more than that
+/// (see [`truncated`]).
 ///
 /// # Errors
 /// As [`truncated`] for the shape and the rank.

@@ -52,15 +52,22 @@ pub(super) fn add_product(out: MatMut<f32>, fresh: bool, left: MatRef<f32>, righ
     matmul(out, accum, left, right, factor, Par::Seq);
 }
 
-/// Q'Q of a matrix of rows of `width`, summed in f32 over DEPTH rows and in f64 over those.
-pub(super) fn moments_of(rows: &[f32], width: usize, moments: &mut [f64], partial: &mut [f32]) {
-    moments.fill(0.0);
-    for block in rows.chunks(DEPTH * width) {
+/// Q'Q of a matrix of rows of `width`, summed in f32 over a panel and in f64 over those.
+pub(super) fn moments_of(rows: &[f32], width: usize, moments: &mut [f64], tiles: &mut [f32]) -> Result<()> {
+    let square = width * width;
+    let mut partial = vec![0.0f32; rows.len().div_ceil(PANEL * width) * square];
+    panels(&mut partial, square, tiles, |panel, out, _| {
+        let block = &rows[panel * PANEL * width..];
+        let block = &block[..block.len().min(PANEL * width)];
         let block = MatRef::from_row_major_slice(block, block.len() / width, width);
-        let partial = &mut partial[..width * width];
-        add_product(MatMut::from_row_major_slice_mut(partial, width, width), true, block.transpose(), block, 1.0);
-        moments.iter_mut().zip(&*partial).for_each(|(sum, part)| *sum += f64::from(*part));
+        add_product(MatMut::from_row_major_slice_mut(out, width, width), true, block.transpose(), block, 1.0);
+        Ok(())
+    })?;
+    moments.fill(0.0);
+    for part in partial.chunks_exact(square) {
+        moments.iter_mut().zip(part).for_each(|(sum, part)| *sum += f64::from(*part));
     }
+    Ok(())
 }
 
 /// The larger of two magnitudes; NaN where one is.

@@ -7,10 +7,13 @@
 //!
 //! Every product is made in panels of a fixed size, each by one thread, so bits do not depend on how many there are.
 
+use std::ops::Range;
+
 use faer::{MatMut, MatRef};
 
 use super::{
     GRAM_COLUMNS, Info, Mode, Rank, Rung, Verdict,
+    kernels::PAD,
     panels::{
         DEPTH, PANEL, TILES, add_product, cholesky, chunks, invert, larger, moments_of, panels, rows_of, squared_lengths,
     },
@@ -23,10 +26,15 @@ use crate::{Result, philox::Stream};
 
 /// Columns beyond the rank that the smallest useful space has.
 const OVERSAMPLING: usize = 8;
-/// Energy that further blocks might bring in, beside the energy left out; the promise leaves 2e-3.
+/// Blocks that there is room for beyond those to begin with.
+const MORE: usize = 4;
+/// Energy that more columns might bring in, beside the energy left out: the promises leave 2e-3 and 4e-2.
 const MISSED: f64 = 1.5e-3;
-/// What rounding alone may bring in.
-const ROUNDING: f64 = 1e-9;
+const MISSED_FAST: f64 = 3e-2;
+/// What rounding alone may bring in; the promise leaves 5e-11.
+const ROUNDING: f64 = 2e-11;
+/// Singular values within this share of the largest of them may be one, repeated.
+const EQUAL: f32 = 1e-2;
 /// A block brings in a share of what the one before did, which is not believed to be larger than this.
 const SLOWEST: f64 = 0.9;
 /// Singular values up to this many times the last one kept are next to the tail.
@@ -59,7 +67,7 @@ impl Plan {
         let quarter = ((needed + 32) / 64 * 16).max(16);
         let block = if quarter < 64 { quarter } else { (quarter / 64 * 64).min(256) };
         let [fast, safe] = [needed * 13 / 8, needed * 2].map(|width| width.div_ceil(block).max(3));
-        let most = (4 * needed).div_ceil(block).min(columns / block - 1);
+        let most = (6 * needed).div_ceil(block).min(columns / 2 / block).max(safe + MORE).min(columns / block - 1);
         let first = if mode == Mode::Fast { fast } else { safe };
         (2 * safe * block <= columns).then_some(Self { block, first, most })
     }
@@ -68,18 +76,40 @@ impl Plan {
     fn width(&self) -> usize {
         self.most * self.block
     }
+
+    /// Elements from one row to the next: no power of two, whose rows would fall on each other in the caches.
+    fn stride(&self) -> usize {
+        self.width() + PAD
+    }
+}
+
+/// What a space still lacks.
+enum Wanted {
+    Nothing,
+    /// So many blocks more.
+    Steps(usize),
+    /// Another beginning: values may be repeated more often than there are columns that it began with.
+    Beginning,
+}
+
+/// Where a sketch ended: the rung of the route within its blocks, and the energy left out.
+struct Found {
+    rung: Rung,
+    left: f64,
 }
 
 /// The memory of one sketch.
 pub(super) struct Sketch<'a> {
     plan: Plan,
+    /// Blocks that began from signs of their own.
+    beginnings: usize,
     rows: usize,
     columns: usize,
-    /// [columns, width]
+    /// [columns, stride]
     k: &'a mut [f32],
-    /// [rows, width]
+    /// [rows, stride]
     z: &'a mut [f32],
-    /// The block to come, [columns, block].
+    /// The block to come, [columns, block]; between blocks, the small factor with its scale.
     next: &'a mut [f32],
     /// [width, the larger of block and rank]
     mix: &'a mut [f32],
@@ -103,10 +133,11 @@ impl<'a> Sketch<'a> {
 
     fn lengths(plan: Plan, rows: usize, columns: usize, rank: usize) -> [usize; 9] {
         let (width, block) = (plan.width(), plan.block);
-        let singles = [columns * width, rows * width, columns * block, width * block.max(rank)];
+        let singles = [columns * plan.stride(), rows * plan.stride(), columns * block.max(rank), width * block.max(rank)];
         let [k, z, next, mix] = singles.map(|len| len.div_ceil(2));
-        let tiles = TILES / 2 * rayon::current_num_threads();
-        [k, z, next, mix, tiles, 2 * block * block, block, rank.div_ceil(2), Workspace::elements(width, rank)]
+        let threads = rayon::current_num_threads();
+        let (tiles, work) = (TILES / 2 * threads, Workspace::elements(width, rank, threads));
+        [k, z, next, mix, tiles, 2 * block * block, block, rank.div_ceil(2), work]
     }
 
     /// Elements for matrices of `rows` x `columns` in the tall orientation, which [`Sketch::serves`].
@@ -129,6 +160,7 @@ impl<'a> Sketch<'a> {
         let [k, z, next, mix, tiles, s] = [k, z, next, mix, tiles, s].map(bytemuck::cast_slice_mut);
         Some(Self {
             plan,
+            beginnings: 0,
             rows: source.rows,
             columns: source.columns,
             k,
@@ -144,43 +176,28 @@ impl<'a> Sketch<'a> {
         })
     }
 
-    pub(super) fn solve(mut self, mut source: Source, task: Task, outputs: Outputs, steps: Steps) -> Result<Verdict> {
+    /// The factorization; nothing when the sketch cannot keep its promise.
+    pub(super) fn solve(mut self, mut source: Source, task: Task, outputs: Outputs, steps: Steps) -> Result<Option<Verdict>> {
         let mut energy = self.energy(&source)?;
         if !SAFE_ENERGY.contains(&energy) {
             let largest = self.largest(&source)?;
             if !largest.is_finite() {
-                return Ok(outputs.void(Info::NonFinite));
+                return Ok(Some(outputs.void(Info::NonFinite)));
             }
             if largest == 0.0 {
-                return Ok(outputs.zero(&task));
+                return Ok(Some(outputs.zero(&task)));
             }
             source.scale = f64::from(largest).log2().floor().exp2().recip();
             energy = self.energy(&source)?;
         }
         let Outputs { tall, s: s_out, small, stride } = outputs;
         debug_assert_eq!(stride, task.rank.columns(), "a matrix that is sketched has more columns than are asked for");
-        let s = std::mem::take(&mut self.s);
-        if !self.grow(0, self.plan.first, &source, steps)? {
-            return Ok(Outputs { tall, s: s_out, small, stride }.void(Info::Stuck));
-        }
-        let blocks = self.plan.first;
-        let (blocks, rung) = match self.converge(blocks, energy, &source, task, (tall, s), steps)? {
-            Ok(found) => found,
-            Err(info) => return Ok(Outputs { tall, s: s_out, small, stride }.void(info)),
-        };
-        let mut found = Outputs { tall, s, small, stride };
-        if !task.values_only {
-            self.small_factor(blocks, &task, &mut found)?;
-        }
-        let captured: f64 = found.s.iter().map(|s| f64::from(*s).powi(2)).sum();
-        let mut left = (energy - captured).max(0.0);
-        if !task.values_only && (left < MEASURED * energy || !matches!(task.rank, Rank::Fixed(_))) {
-            left = self.left_out(&source, &task, &found)?;
-        }
-        let (rank, left) = cut(&mut found, &task, left, energy);
-        unscale(&mut found, &task, source.scale);
-        s_out.iter_mut().zip(&*found.s).for_each(|(to, from)| *to = *from);
-        Ok(Verdict { rank, info: Info::Sketched(rung), tail: (left / energy).sqrt() as f32 })
+        let mut parts = Outputs { tall, s: std::mem::take(&mut self.s), small, stride };
+        let Some(found) = self.converge(energy, &source, &task, &mut parts, steps)? else { return Ok(None) };
+        let (rank, left) = cut(&mut parts, &task, found.left, energy);
+        unscale(&mut parts, &task, source.scale);
+        s_out.iter_mut().zip(&*parts.s).for_each(|(to, from)| *to = *from);
+        Ok(Some(Verdict { rank, info: Info::Sketched(found.rung), tail: (left / energy).sqrt() as f32 }))
     }
 
     /// The sum of the squares of all entries.
@@ -218,12 +235,12 @@ impl<'a> Sketch<'a> {
         Ok(largest.into_iter().fold(0.0, larger))
     }
 
-    /// Makes blocks `have`..`want` of K and Z; false when one was not to be had.
-    fn grow(&mut self, have: usize, want: usize, source: &Source, steps: Steps) -> Result<bool> {
-        steps.more(2 * (want - have));
-        for index in have..want {
-            if index == 0 {
-                self.begin(source)?;
+    /// Makes these blocks of K and Z, the first of them from new signs where it `begins`; false when one was not to be had.
+    fn grow(&mut self, blocks: Range<usize>, begins: bool, source: &Source, steps: Steps) -> Result<bool> {
+        steps.more(2 * blocks.len());
+        for index in blocks.clone() {
+            if begins && index == blocks.start {
+                self.begin(source, index)?;
             } else {
                 self.times_transpose(source, index - 1)?;
             }
@@ -237,23 +254,26 @@ impl<'a> Sketch<'a> {
         Ok(true)
     }
 
-    /// next = A' Omega. Omega is kept where Z will be.
-    fn begin(&mut self, source: &Source) -> Result<()> {
-        let (block, width) = (self.plan.block, self.plan.width());
+    /// next = A' Omega. Omega is kept where this block of Z will be.
+    fn begin(&mut self, source: &Source, index: usize) -> Result<()> {
+        let (block, width) = (self.plan.block, self.plan.stride());
         let random = Stream::new(self.seed, 0);
-        for (row, i) in self.z.chunks_exact_mut(width).take(self.rows).zip(0..) {
+        let before = index * self.rows * block / 16;
+        for (i, row) in self.z.chunks_exact_mut(width).take(self.rows).enumerate() {
             // A block has whole halves of words.
-            for (signs, half) in row[..block].chunks_exact_mut(16).zip((i * block as u64 / 16)..) {
+            let signs = row[index * block..][..block].chunks_exact_mut(16);
+            for (signs, half) in signs.zip((before + i * block / 16) as u64..) {
                 let word = random.bits(half / 2) >> (half % 2 * 16);
                 signs.iter_mut().enumerate().for_each(|(bit, x)| *x = if word >> bit & 1 == 0 { 1.0 } else { -1.0 });
             }
         }
-        self.times_transpose(source, 0)
+        self.beginnings += 1;
+        self.times_transpose(source, index)
     }
 
     /// next = A' Z of one block.
     fn times_transpose(&mut self, source: &Source, index: usize) -> Result<()> {
-        let (block, width) = (self.plan.block, self.plan.width());
+        let (block, width) = (self.plan.block, self.plan.stride());
         let z = MatRef::from_row_major_slice(&self.z[..self.rows * width], self.rows, width).subcols(index * block, block);
         panels(&mut self.next[..self.columns * block], PANEL * block, self.tiles, |panel, out, tile| {
             let columns = rows_of(panel, source.columns);
@@ -271,7 +291,7 @@ impl<'a> Sketch<'a> {
 
     /// Z = A K of one block.
     fn times(&mut self, source: &Source, index: usize) -> Result<()> {
-        let (block, width) = (self.plan.block, self.plan.width());
+        let (block, width) = (self.plan.block, self.plan.stride());
         let k =
             MatRef::from_row_major_slice(&self.k[..self.columns * width], self.columns, width).subcols(index * block, block);
         panels(&mut self.z[..self.rows * width], PANEL * width, self.tiles, |panel, out, tile| {
@@ -287,7 +307,7 @@ impl<'a> Sketch<'a> {
 
     /// Block `index` of K: what `next` has beside the blocks before, orthonormal. False when that was not to be had.
     fn orthonormalize(&mut self, index: usize) -> Result<bool> {
-        let (block, width) = (self.plan.block, self.plan.width());
+        let (block, width) = (self.plan.block, self.plan.stride());
         let mut kept = 0.0;
         for round in 0..ROUNDS {
             let before = squared_lengths(&self.next[..self.columns * block], block);
@@ -322,13 +342,16 @@ impl<'a> Sketch<'a> {
         if blocks == 0 {
             return Ok(());
         }
-        let (block, width, columns) = (self.plan.block, self.plan.width(), self.columns);
+        let (block, width, columns) = (self.plan.block, self.plan.stride(), self.columns);
         let k = MatRef::from_row_major_slice(&self.k[..columns * width], columns, width).subcols(0, blocks * block);
         let next = MatRef::from_row_major_slice(&self.next[..columns * block], columns, block);
-        panels(&mut self.mix[..blocks * block * block], PANEL * block, self.tiles, |panel, out, _| {
-            let part = rows_of(panel, blocks * block);
-            let out = MatMut::from_row_major_slice_mut(out, part.len(), block);
-            add_product(out, true, k.subcols(part.start, part.len()).transpose(), next, 1.0);
+        panels(&mut self.mix[..blocks * block * block], block * block, self.tiles, |index, out, _| {
+            let mut out = MatMut::from_row_major_slice_mut(out, block, block);
+            let k = k.subcols(index * block, block).transpose();
+            for depth in chunks(columns) {
+                let next = next.subrows(depth.start, depth.len());
+                add_product(out.as_mut(), depth.start == 0, k.subcols(depth.start, depth.len()), next, 1.0);
+            }
             Ok(())
         })?;
         let mix = MatRef::from_row_major_slice(&self.mix[..blocks * block * block], blocks * block, block);
@@ -348,7 +371,7 @@ impl<'a> Sketch<'a> {
         let next = &mut self.next[..columns * block];
         let (moments, inverse) = self.squares.split_at_mut(block * block);
         let inverse = &mut inverse[..block * block];
-        moments_of(next, block, moments, bytemuck::cast_slice_mut(inverse));
+        moments_of(next, block, moments, self.tiles)?;
         for (i, (noise, before)) in self.noise.iter_mut().zip(before).enumerate() {
             *noise = f64::from(u8::from(moments[i * block + i] <= NOISE * before));
         }
@@ -383,85 +406,127 @@ impl<'a> Sketch<'a> {
         Ok(least)
     }
 
-    /// Solves Z, and adds blocks until they would bring in next to nothing. Returns how many there are then.
+    /// Grows a space and solves Z, until more columns would bring in next to nothing. Nothing when they would not fit.
     fn converge(
         &mut self,
-        mut blocks: usize,
         energy: f64,
         source: &Source,
-        task: Task,
-        (tall, s): (&mut [f32], &mut [f32]),
+        task: &Task,
+        parts: &mut Outputs,
         steps: Steps,
-    ) -> Result<std::result::Result<(usize, Rung), Info>> {
+    ) -> Result<Option<Found>> {
+        let (mut blocks, mut want, mut begins) = (0, self.plan.first, true);
         loop {
-            let verdict = self.inner(blocks, task, tall, s)?;
-            let Info::Solved(rung) = verdict.info else { return Ok(Err(verdict.info)) };
-            let left = energy - s.iter().map(|s| f64::from(*s).powi(2)).sum::<f64>();
-            let enough = task.mode == Mode::Fast || blocks == self.plan.most;
-            if enough || self.missed(blocks, s) <= MISSED * left + ROUNDING * energy {
-                return Ok(Ok((blocks, rung)));
+            if !self.grow(blocks..want, begins, source, steps)? {
+                return Ok(None);
             }
-            tracing::debug!(blocks, "a sketch needs more blocks");
-            if !self.grow(blocks, blocks + 1, source, steps)? {
-                return Ok(Err(Info::Stuck));
+            blocks = want;
+            let Info::Solved(rung) = self.inner(blocks, *task, parts.tall, parts.s, steps)?.info else { return Ok(None) };
+            let mut left = energy - parts.s.iter().map(|s| f64::from(*s).powi(2)).sum::<f64>();
+            let measured = left < MEASURED * energy;
+            if measured {
+                left = self.measured(blocks, source, task, parts)?;
             }
-            blocks += 1;
+            (want, begins) = match self.wanted(blocks, parts.s, left, energy, task.mode)? {
+                Wanted::Steps(count) if blocks < self.plan.most => (self.plan.most.min(blocks + count), false),
+                Wanted::Beginning if blocks + 2 <= self.plan.most => (blocks + 2, true),
+                Wanted::Nothing => {
+                    if !matches!(task.rank, Rank::Fixed(_)) && !measured {
+                        left = self.measured(blocks, source, task, parts)?;
+                    } else if !measured {
+                        self.small_factor(blocks, task, parts)?;
+                    }
+                    return Ok(Some(Found { rung, left }));
+                }
+                _ => return Ok(None),
+            };
+            tracing::debug!(blocks, want, "a sketch needs more blocks");
         }
     }
 
+    /// What the factors of so many blocks leave out, entry by entry.
+    fn measured(&mut self, blocks: usize, source: &Source, task: &Task, parts: &mut Outputs) -> Result<f64> {
+        self.small_factor(blocks, task, parts)?;
+        self.left_out(source, task, parts)
+    }
+
+    fn wanted(&mut self, blocks: usize, s: &[f32], left: f64, energy: f64, mode: Mode) -> Result<Wanted> {
+        let unseen = unseen(s, self.beginnings * self.plan.block);
+        if mode == Mode::Fast {
+            let beginning = unseen > MISSED_FAST * left + ROUNDING * energy;
+            return Ok(if beginning { Wanted::Beginning } else { Wanted::Nothing });
+        }
+        let allowed = MISSED * left + ROUNDING * energy;
+        let (missed, slope) = self.missed(blocks, s)?;
+        Ok(if unseen > 0.5 * allowed {
+            Wanted::Beginning
+        } else if unseen + missed > allowed {
+            let steps = (0.5 * allowed / missed).ln() / slope.ln();
+            Wanted::Steps(steps.ceil().max(1.0) as usize)
+        } else {
+            Wanted::Nothing
+        })
+    }
+
     /// The Gram route on the first blocks of Z; W lies in `mix` then.
-    fn inner(&mut self, blocks: usize, task: Task, tall: &mut [f32], s: &mut [f32]) -> Result<Verdict> {
+    fn inner(&mut self, blocks: usize, task: Task, tall: &mut [f32], s: &mut [f32], steps: Steps) -> Result<Verdict> {
         let (width, rank) = (blocks * self.plan.block, task.rank.columns());
-        let source = Source::plain(&self.z[..self.rows * self.plan.width()], width, self.plan.width());
-        let mut workspace = Workspace::new(width, rank, self.work);
+        let source = Source::plain(&self.z[..self.rows * self.plan.stride()], width, self.plan.stride());
+        let mut workspace = Workspace::new(width, rank, rayon::current_num_threads(), self.work);
         // A tolerance is met afterwards, for what the sketch leaves out counts as well, and so are scales.
         let task = Task { rank: Rank::Fixed(rank), small_is_scaled: false, ..task };
         let outputs = Outputs { tall, s, small: &mut self.mix[..width * rank], stride: rank };
-        Solver { source, task, workspace: &mut workspace, outputs }.solve()
+        Solver { source, task, workspace: &mut workspace, outputs, steps }.solve()
     }
 
     /// Energy that more blocks would bring in, from what the last two did: a geometric series. How steeply it falls is taken
-    /// from the singular values next to the tail, as large ones are found long before.
-    fn missed(&mut self, blocks: usize, s: &[f32]) -> f64 {
-        let [last, both] = [1, 2].map(|count| self.gains(blocks, count, s));
+    /// from the singular values next to the tail, as large ones are found long before; it is returned as well.
+    fn missed(&mut self, blocks: usize, s: &[f32]) -> Result<(f64, f64)> {
+        let (last, both) = (self.gains(blocks, 1, s)?, self.gains(blocks, 2, s)?);
         let near = s.partition_point(|value| *value > NEAR * s[s.len() - 1]);
         let [low, high] = [&last, &both].map(|gains| gains[near..].iter().sum::<f64>());
         let before = high - low;
         let slope = if before > 0.0 { (low / before).min(SLOWEST) } else { SLOWEST };
-        last.iter().sum::<f64>() * slope / (1.0 - slope)
+        Ok((last.iter().sum::<f64>() * slope / (1.0 - slope), slope))
     }
 
     /// Energy that the last `count` blocks brought to each singular value, at most. Where T w = t w for T = Z'Z and w = (v, x)
     /// with x the part in those blocks, v in the space of the others has the Rayleigh quotient t - (t x'x - x'Cx) / v'v, C being
     /// their corner of T.
-    fn gains(&mut self, blocks: usize, count: usize, s: &[f32]) -> Vec<f64> {
-        let (block, width, rank) = (self.plan.block, self.plan.width(), s.len());
+    fn gains(&mut self, blocks: usize, count: usize, s: &[f32]) -> Result<Vec<f64>> {
+        let (block, width, rank) = (self.plan.block, self.plan.stride(), s.len());
         let (first, len) = ((blocks - count) * block, count * block);
         let z = MatRef::from_row_major_slice(&self.z[..self.rows * width], self.rows, width).subcols(first, len);
         let x = MatRef::from_row_major_slice(&self.mix[first * rank..][..len * rank], len, rank);
         // Z x, a panel at a time: its columns have the squared lengths x'Cx.
-        let mut curved = vec![0.0f64; rank];
-        for rows in (0..self.rows).step_by(PANEL).map(|start| start..self.rows.min(start + PANEL)) {
-            for columns in (0..rank).step_by(DEPTH).map(|start| start..rank.min(start + DEPTH)) {
-                let product = &mut self.tiles[..rows.len() * columns.len()];
+        let mut lengths = vec![0.0f64; self.rows.div_ceil(PANEL) * rank];
+        panels(&mut lengths, rank, self.tiles, |panel, lengths, tiles| {
+            let rows = rows_of(panel, self.rows);
+            for columns in chunks(rank) {
+                let product = &mut tiles[..rows.len() * columns.len()];
                 let out = MatMut::from_row_major_slice_mut(product, rows.len(), columns.len());
                 let part = x.subcols(columns.start, columns.len());
                 add_product(out, true, z.subrows(rows.start, rows.len()), part, 1.0);
                 for row in product.chunks_exact(columns.len()) {
-                    curved[columns.clone()].iter_mut().zip(row).for_each(|(sum, y)| *sum += f64::from(*y).powi(2));
+                    lengths[columns.clone()].iter_mut().zip(row).for_each(|(sum, y)| *sum += f64::from(*y).powi(2));
                 }
             }
+            Ok(())
+        })?;
+        let mut curved = vec![0.0f64; rank];
+        for lengths in lengths.chunks_exact(rank) {
+            curved.iter_mut().zip(lengths).for_each(|(sum, length)| *sum += length);
         }
         let lost = |(i, curved): (usize, &f64)| {
             let held: f64 = (0..len).map(|j| f64::from(x[(j, i)]).powi(2)).sum();
             (f64::from(s[i]).powi(2) * held - curved).max(0.0) / (1.0 - held).max(0.5)
         };
-        curved.iter().enumerate().map(lost).collect()
+        Ok(curved.iter().enumerate().map(lost).collect())
     }
 
     /// small = K W, with the signs of V.
     fn small_factor(&mut self, blocks: usize, task: &Task, found: &mut Outputs) -> Result<()> {
-        let (inner, width, rank) = (blocks * self.plan.block, self.plan.width(), task.rank.columns());
+        let (inner, width, rank) = (blocks * self.plan.block, self.plan.stride(), task.rank.columns());
         let k = MatRef::from_row_major_slice(&self.k[..self.columns * width], self.columns, width).subcols(0, inner);
         let w = MatRef::from_row_major_slice(&self.mix[..inner * rank], inner, rank);
         panels(found.small, PANEL * rank, self.tiles, |panel, out, _| {
@@ -494,7 +559,7 @@ impl<'a> Sketch<'a> {
     /// The sum of the squares of all entries of what the factors leave out.
     fn left_out(&mut self, source: &Source, task: &Task, found: &Outputs) -> Result<f64> {
         let rank = task.rank.columns();
-        let small = &mut self.k[..self.columns * rank];
+        let small = &mut self.next[..self.columns * rank];
         small.copy_from_slice(found.small);
         if !task.tall_is_scaled && !task.small_is_scaled {
             for row in small.chunks_exact_mut(rank) {
@@ -519,6 +584,20 @@ impl<'a> Sketch<'a> {
         })?;
         Ok(sums.iter().sum())
     }
+}
+
+/// Energy that copies of repeated values might bring in, in place of smaller ones, where a space that began with so many
+/// columns has seen no fewer: it cannot hold more copies than those.
+fn unseen(s: &[f32], columns: usize) -> f64 {
+    let mut most = 0.0f64;
+    for (first, value) in s.iter().enumerate() {
+        let end = s.partition_point(|other| *other >= (1.0 - EQUAL) * value);
+        if end - first >= columns {
+            let gain = |other: &f32| f64::from(*value).powi(2) - f64::from(*other).powi(2);
+            most = most.max(s[end..].iter().map(gain).sum());
+        }
+    }
+    most
 }
 
 /// The rank that a tolerance asks for, with zeros in the columns beyond, and the energy that is left out then. `left` is

@@ -2,11 +2,13 @@
 
 use super::{
     Info, Mode, Options, Output, Rank, Rung, SINGLE_TAIL, Verdict,
+    desks::{Desk, Desks},
     eigen::Eigen,
     factors::Factors,
     jacobi,
     kernels::{Precision, padded},
-    source::{BLOCK, Source},
+    source::Source,
+    watch::Steps,
 };
 use crate::Result;
 
@@ -99,8 +101,7 @@ impl Outputs<'_> {
 
 /// Working memory for one matrix at a time.
 pub(super) struct Workspace<'a> {
-    block: &'a mut [f32],
-    partial: &'a mut [f64],
+    desks: Desks<'a>,
     gram: &'a mut [f64],
     values: &'a mut [f64],
     rows: &'a mut [f64],
@@ -110,13 +111,15 @@ pub(super) struct Workspace<'a> {
 }
 
 impl<'a> Workspace<'a> {
-    /// Elements for matrices whose shorter side is `width`, and `columns` singular triplets.
-    pub(super) fn elements(width: usize, columns: usize) -> usize {
+    /// Elements for matrices whose shorter side is `width`, and `columns` singular triplets, shared by so many threads.
+    pub(super) fn elements(width: usize, columns: usize, threads: usize) -> usize {
         let (np, kp) = (padded(width), padded(columns));
-        BLOCK * np / 2 + 3 * np * np + np + np * kp + Eigen::elements(width) + Factors::elements(width, columns)
+        let own = Eigen::elements(width) + Factors::elements(width, columns);
+        2 * np * np + np + np * kp + own + threads * Desks::elements(width, columns)
     }
 
-    pub(super) fn new(width: usize, columns: usize, memory: &'a mut [f64]) -> Self {
+    /// Carves the working memory from `memory`, which has [`Workspace::elements`].
+    pub(super) fn new(width: usize, columns: usize, threads: usize, memory: &'a mut [f64]) -> Self {
         let (np, kp) = (padded(width), padded(columns));
         let mut rest = memory;
         let mut next = |len: usize| {
@@ -124,16 +127,11 @@ impl<'a> Workspace<'a> {
             rest = tail;
             part
         };
-        Self {
-            block: bytemuck::cast_slice_mut(next(BLOCK * np / 2)),
-            partial: next(np * np),
-            gram: next(np * np),
-            rows: next(np * np),
-            values: next(np),
-            basis: next(np * kp),
-            eigen: Eigen::new(width, next(Eigen::elements(width))),
-            factors: Factors::new(width, columns, next(Factors::elements(width, columns))),
-        }
+        let (gram, rows, values, basis) = (next(np * np), next(np * np), next(np), next(np * kp));
+        let desks = Desks::new(width, columns, next(threads * Desks::elements(width, columns)));
+        let eigen = Eigen::new(width, next(Eigen::elements(width)));
+        let factors = Factors::new(width, columns, next(Factors::elements(width, columns)));
+        Self { desks, gram, values, rows, basis, eigen, factors }
     }
 }
 
@@ -143,6 +141,7 @@ pub(super) struct Solver<'a, 'b, 's> {
     pub(super) task: Task,
     pub(super) workspace: &'a mut Workspace<'b>,
     pub(super) outputs: Outputs<'a>,
+    pub(super) steps: Steps<'a>,
 }
 
 impl Solver<'_, '_, '_> {
@@ -150,7 +149,7 @@ impl Solver<'_, '_, '_> {
         let first = self.task.first_rung(self.source.columns);
         let mut energy = self.gram_for(first)?;
         if !SAFE_ENERGY.contains(&energy) {
-            let largest = self.source.largest(self.workspace.block)?;
+            let largest = self.source.largest(self.workspace.desks.rows())?;
             if !largest.is_finite() {
                 return Ok(self.outputs.void(Info::NonFinite));
             }
@@ -186,19 +185,22 @@ impl Solver<'_, '_, '_> {
 
     /// Leaves A'A in `gram`, summed in T over blocks of fixed length and in f64 over those; returns its trace.
     fn gram<T: Precision>(&mut self) -> Result<f64> {
-        let Workspace { block: memory, partial, gram, factors, .. } = &mut *self.workspace;
-        let (n, width) = (self.source.columns, padded(self.source.columns));
+        let Workspace { desks, gram, .. } = &mut *self.workspace;
+        let (source, steps) = (&self.source, self.steps);
+        let (n, width) = (source.columns, padded(source.columns));
         gram.fill(0.0);
-        for (start, count) in self.source.blocks() {
-            let wide = bytemuck::cast_slice_mut(factors.wide_block());
-            let block = T::of_block(self.source.block(start, count, memory)?, wide);
-            let partial = &mut bytemuck::cast_slice_mut::<f64, T>(partial)[..width * width];
-            partial.fill(T::ZERO);
-            T::gram(block, width, partial);
+        let product = |(start, count), desk: &mut Desk| {
+            steps.check()?;
+            let block = T::of_block(source.block(start, count, desk.rows)?, bytemuck::cast_slice_mut(desk.wide));
+            T::gram(block, width, &mut bytemuck::cast_slice_mut(desk.square)[..width * width]);
+            Ok(())
+        };
+        desks.share(source.blocks(), product, |desk| {
+            let partial = &bytemuck::cast_slice::<f64, T>(desk.square)[..width * width];
             for (i, (sums, parts)) in gram.chunks_exact_mut(width).zip(partial.chunks_exact(width)).enumerate() {
                 sums[i..].iter_mut().zip(&parts[i..]).for_each(|(sum, part)| *sum += part.wide());
             }
-        }
+        })?;
         for i in 0..n {
             for j in 0..i {
                 gram[i * width + j] = gram[j * width + i];
@@ -209,8 +211,8 @@ impl Solver<'_, '_, '_> {
 
     /// One attempt with the Gram matrix at hand; nothing when a check fails.
     fn climb<T: Precision>(&mut self, rung: Rung, energy: f64) -> Result<Option<Verdict>> {
-        let Some(rank) = self.choose(rung, energy) else { return Ok(None) };
-        if !self.outputs.small.is_empty() && !self.vectors(rung, rank) {
+        let Some(rank) = self.choose(rung, energy)? else { return Ok(None) };
+        if !self.outputs.small.is_empty() && !self.vectors(rung, rank)? {
             return Ok(None);
         }
         if self.task.values_only {
@@ -223,29 +225,32 @@ impl Solver<'_, '_, '_> {
     }
 
     /// The eigenvalues, and how many of them the rank asks for; nothing when the Gram matrix cannot tell.
-    fn choose(&mut self, rung: Rung, energy: f64) -> Option<usize> {
+    fn choose(&mut self, rung: Rung, energy: f64) -> Result<Option<usize>> {
         let (n, stride, columns) = (self.source.columns, padded(self.source.columns), self.task.columns());
         let Workspace { gram, values, rows, eigen, .. } = &mut *self.workspace;
         if rung == Rung::Jacobi {
-            if !jacobi::diagonalize(gram, n, stride, values, rows) {
-                return None;
+            if !jacobi::diagonalize(gram, n, stride, values, rows, self.steps)? {
+                return Ok(None);
             }
         } else {
-            eigen.reduce(gram);
+            eigen.reduce(gram, self.steps)?;
             eigen.largest(&mut values[..columns]);
         }
         let rank = choose_rank(self.task.rank, rung, &values[..columns], energy);
         let doubtful = rung == Rung::Single && self.task.mode == Mode::Safe;
         let condition = if self.task.values_only { SINGLE_CONDITION_OF_VALUES } else { SINGLE_CONDITION };
-        (!doubtful || single_suffices(&values[..rank], condition, energy)).then_some(rank)
+        Ok((!doubtful || single_suffices(&values[..rank], condition, energy)).then_some(rank))
     }
 
     /// Leaves the eigenvectors in `basis`; false when inverse iteration did not converge.
-    fn vectors(&mut self, rung: Rung, rank: usize) -> bool {
+    fn vectors(&mut self, rung: Rung, rank: usize) -> Result<bool> {
         let (n, stride) = (self.source.columns, padded(self.source.columns));
-        let Workspace { gram, values, rows, basis, eigen, factors, .. } = &mut *self.workspace;
-        if rung != Rung::Jacobi && !eigen.vectors(&values[..rank], rows) {
-            return false;
+        let Workspace { desks, gram, values, rows, basis, eigen, factors } = &mut *self.workspace;
+        if rung != Rung::Jacobi {
+            if !eigen.vectors(&values[..rank], rows, self.steps)? {
+                return Ok(false);
+            }
+            eigen.back_transform(gram, &mut rows[..rank * stride], desks, self.steps)?;
         }
         let width = padded(rank);
         let basis = &mut basis[..stride * width];
@@ -253,30 +258,27 @@ impl Solver<'_, '_, '_> {
         for (column, row) in rows.chunks_exact(stride).take(rank).enumerate() {
             row[..n].iter().enumerate().for_each(|(i, x)| basis[i * width + column] = *x);
         }
-        if rung != Rung::Jacobi {
-            eigen.back_transform(gram, basis, width);
-        }
         if !self.task.tall_is_v {
             fix_signs(basis, width, factors.spare(rank));
         }
-        true
+        Ok(true)
     }
 
     /// Makes the tall factor and s; false when they are too far from orthogonal for this rung.
     fn project<T: Precision>(&mut self, rung: Rung, rank: usize, energy: f64) -> Result<bool> {
         let columns = self.outputs.stride;
-        let Workspace { block, values, basis, factors, .. } = &mut *self.workspace;
+        let Workspace { desks, values, basis, factors, .. } = &mut *self.workspace;
         let tall = &mut *self.outputs.tall;
         if self.task.tall_is_scaled {
             factors.s.fill(1.0);
-            factors.project::<T>(&self.source, block, basis, rank, tall, columns)?;
+            factors.project::<T>(&self.source, desks, basis, rank, tall, columns)?;
             factors.measure(rank);
             return Ok(true);
         }
         // The floor is where f64 sums of squares end: a smaller value would only blow up rounding.
         let floor = 1e-16 * values[0];
         factors.s.iter_mut().zip(&values[..rank]).for_each(|(s, value)| *s = value.max(floor).sqrt());
-        factors.project::<T>(&self.source, block, basis, rank, tall, columns)?;
+        factors.project::<T>(&self.source, desks, basis, rank, tall, columns)?;
         if factors.is_orthonormal(rank) {
             return Ok(true);
         }
@@ -284,7 +286,7 @@ impl Solver<'_, '_, '_> {
         let left = energy - factors.captured(rank);
         let doubtful = rung == Rung::Single && self.task.mode == Mode::Safe;
         match strays {
-            Some(strays) if !doubtful || strays <= STRAYS * left => factors.orthogonalize(rank, tall, columns),
+            Some(strays) if !doubtful || strays <= STRAYS * left => factors.orthogonalize(rank, desks, tall, columns)?,
             _ if doubtful => return Ok(false),
             _ => factors.orthogonalize_columns(rank, tall, columns),
         }

@@ -72,7 +72,8 @@ impl Steps<'_> {
         self.check()
     }
 
-    fn check(self) -> Result<()> {
+    /// Fails where the call is to end early.
+    pub(super) fn check(self) -> Result<()> {
         match self.0 {
             Some(watch) if watch.is_cancelled() => Err(Error::Cancelled { op: OP }),
             _ => Ok(()),
