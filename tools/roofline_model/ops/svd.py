@@ -124,9 +124,6 @@ def solve(batch: int, cols: int, rank: int, sums: int) -> Launch:
     lanes = max(THREADS // 2 ** math.ceil(math.log2(rank)), 1)
     narrowings = math.ceil(math.log((0.5 + 2**-8) * 2**26) / math.log(lanes + 1))
     one = 1 / WARPS
-    # Vectors that a warp takes another one out of, four together.
-    others = [ceil(rank - 1 - j, WARPS) for j in range(rank)]
-    used = sum(others) / sum(ceil(left, 4) * 4 for left in others)
     return Launch(
         "svd_solve_f32",
         "svd/solve.cu",
@@ -144,48 +141,48 @@ def solve(batch: int, cols: int, rank: int, sums: int) -> Launch:
             Runs("for (int chunk = 0; chunk < chunks; chunk++) sum +=", sums if sums > 1 else 0, {"LDG": 1}),
             Runs("t += THREADS) at.v[t] = 0", WIDTH / THREADS, {"STS": 2}),
             Runs("for (int i = at.n - 1; i > 0; i--)", cols - 1),
-            Runs("for (int j = lane_index(); j < i; j += 32) {", [ceil(i, 32) for i in steps], {"LDS": 1}),
+            Runs("for (int j = lane_index(); j < i; j += 32) at.reflections", [ceil(i, 32) for i in steps], {"LDS": 1}),
             Runs("for (int j = lane_index(); j < at.n; j += 32) {", pieces, {"FADD": 4}),
-            Runs("for (int j = threadIdx.x; j < at.n;", cols / THREADS, {"STS": 3}),
+            Runs("for (int j = threadIdx.x; j < round_up(at.n", cols / THREADS, {"STS": 3}),
             Runs("while (lanes > 1 &&", math.log2(32 / min(lanes, 32)), {"ISETP": 2}),
-            Runs("for (int first = 0; first < count;", ceil(rank * lanes, THREADS)),
+            Runs("for (int first = 0; first < count; first += THREADS / lanes", ceil(rank * lanes, THREADS)),
             Runs("while (width > Limits<Real>::RESOLUTION)", narrowings),
-            Runs("for (int k = 1; k < at.n; k++)", cols - 1, {"FADD": 1}),
+            Runs("for (int first = 0; first < at.n; first += AHEAD)", ceil(cols, 4), {"FADD": 4}),
             Runs("while (rank < p.columns &&", rank, {"LDS": 1}),
             Runs("i++) left -= values[i] * share", 0),
             Runs("i < p.columns; i += THREADS) {", 0),
             Runs("i < count * blocks; i += THREADS)", rank * ceil(cols, 4) / THREADS, {"ST": 4}),
-            Runs("for (int step = 1; step <= MOST_STEPS;", 1, {"loops": 5}),
-            Runs("for (int pass = 0; pass < MOST_PASSES", 1, {"loops": 2}),
+            Runs("for (int step = 1; step <= MOST_STEPS;", 1, {"loops": 4}),
+            Runs("for (int pass = 0; pass < MOST_PASSES", 1),
             Runs("for (int vector = threadIdx.x;", ceil(rank, 32), {"loops": 4}),
-            Runs("for (int k = 0; k + 1 < at.n; k++)", cols - 1, {"MUFU": 1}),
-            Runs("for (int k = at.n - 2; k >= 0; k--)", cols - 1, {"ST": 1}),
+            Runs("for (int first = 0; first < last; first += AHEAD)", (cols - 1) / 4, {"MUFU": 4}),
+            Runs("for (int first = last - 1; first >= 0;", (cols - 1) / 4, {"ST": 4}),
             Runs("for (int i = warp_index(); i < count;", rank / WARPS),
             Runs("for (int i = lane_index(); i < count; i += 32) exact &=", ceil(rank, 32), {"LDS": 1}),
-            Runs("k += 32) squares += x[k] * x[k];", pieces, {"FFMA": 1}),
-            Runs("k += 32) x[k] *= scale", pieces, {"ST": 1}),
-            Runs("for (int j = 0; j < count; j++)", rank),
-            Runs("for (int first = j + 1 + warp_index();", [ceil(left, 4) for left in others], {"loops": 5}),
-            Runs("for (int k = lane_index(); k < at.n; k += 32) { @ first < count;", pieces, {"FFMA": 4}),
-            Runs("k += 32) at.vectors[other * at.stride + k] -=", pieces, {"ST": 1}),
+            Runs("for (int first = 0; first < count; first += TOGETHER", ceil(rank, 32), {"loops": 5}),
+            Runs("for (int j = 0; j < first; j++) panel.remove(j);", 0),
+            Runs("for (int j = first + i * WARPS;", min(rank, WARPS), {"SHFL": 20}),
             Runs("for (int k = lane_index(); k < at.n; k += 32) { @ are_exact", pieces, {"FFMA": 1}),
             Runs("i < packed(n, 0); i += THREADS) memory.eigen.factors", 0),
             Runs("for (int first = 0; first < rank;", ceil(rank, 32), {"loops": 16}),
-            Runs("for (int i = max(2, last * Lanes + 1);", 8, {"SHFL": 3}),
+            Runs("for (int i = first; i <= end; i++)", 8, {"SHFL": 3}),
             Runs("for (int i = threadIdx.x; i < rank;", rank / THREADS, {"STG": 1}),
         ],
         shares=[
             # One warp at a time makes the next reflection, and another one keeps it.
-            Share("if (warp_index() == i % WARPS) next_reflection", warps=one),
-            Share("if (warp_index() == (i + WARPS / 2) % WARPS) {", to="}", warps=one),
-            Share("if (warp_index() == 0) next_reflection", warps=one),
-            # What is left of the matrix, by squares of 16.
-            Share("entries[a][b] -= v_rows", to="next[b];", time=mean([ceil(i, 16) * ceil(i, 32) / 32 for i in steps])),
-            Share("at.row[x * EACH + b] = entries[a][b];", time=1 / 8, warps=one),
+            Share("if (warp_index() == i % WARPS) {", to="}", warps=one),
+            Share("keep_reflection(at, i + 1);", warps=one),
+            Share("next_reflection(at, 0);", to="keep_reflection(at, 1);", warps=one),
+            # What is left of the matrix, by squares of 16: the version for all of it is taken, with the mean of the work of
+            # those for less. It loads more of the vectors than they do, and is found by fewer comparisons.
+            Share("return step_within<Squares - 1>(matrix, at, count);", time=0),
+            Share("entries[a][b] -= v_row", to="next[b];", time=mean([ceil(i, 16) ** 2 / 64 for i in steps])),
+            Share("show(at, a, last);", time=1 / 8, warps=one),
+            Share("show(at, Squares - 1, count - 1);", warps=one),
             Share("vector < count && warp_index() == 0", warps=one),
-            Share(f"return Real(partials.{'entry' if sums == 1 else 'only'}(i, j)", time=0),
-            Share("if (other < count) products[i] +=", time=used),
-            Share("if (other >= count) break;", to="-= share * x[k]", time=used),
+            Share(f"return partials.{'entry' if sums == 1 else 'only'}(i, j)", time=0),
+            # Whose turn it is shows its vector.
+            Share("if (j % WARPS == warp_index()) {", to="}", warps=one),
         ],
     )
 
