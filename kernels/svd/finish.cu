@@ -136,5 +136,5 @@ KERNEL(svd_orthogonalize, SvdParams, 256) {
         if (threadIdx.x == 0) at.shared.s[column] *= sqrt(at.shared.diagonal[column]) * share;
     }
     __syncthreads();
-    accept(p, factor, false);
+    accept(p, factor, false, left_out(p, factor));
 }
