@@ -14,19 +14,24 @@ constexpr int MOST_PASSES = 4;
 template <class Real> struct Limits;
 template <> struct Limits<float> {
     static constexpr float RESOLUTION = 0x1p-26f, SMALLEST_PIVOT = 0x1p-24f, RESIDUAL = 2e-6f;
-    // Squared entries off the diagonal are kept above the floor, so that a sequence that is lifted whenever two steps
-    // took it below LOW never vanishes.
-    static constexpr float FLOOR = 0x1p-60f, LOW = 0x1p-40f, LIFT = 0x1p60f;
+    // Squared entries off the diagonal are kept above the floor, so that a sequence that is lifted whenever it came below
+    // LOW never vanishes in the steps between.
+    static constexpr float FLOOR = 0x1p-56f, LOW = 0x1p-12f, LIFT = 0x1p112f;
 };
 template <> struct Limits<double> {
     static constexpr double RESOLUTION = 0x1p-55, SMALLEST_PIVOT = 0x1p-53, RESIDUAL = 5e-12;
     static constexpr double FLOOR = 0x1p-120, LOW = 0x1p-300, LIFT = 0x1p400;
 };
 
+// Entries that are read together, ahead of the steps that need them.
+constexpr int AHEAD = 4;
+
 // A scaled tridiagonal matrix, and eigenvectors in rows.
 template <class Real> struct Eigen {
     int n, stride;
-    Real *diagonal, *off, *squares, *values, *vectors;
+    Real *diagonal, *off;
+    Real* squares;  // of the entry off the diagonal before; then of what is left of vectors
+    Real *values, *vectors;
     Real* factors;  // [2, n, 32]
     unsigned char* swaps;  // [n, 32]
 };
@@ -41,27 +46,37 @@ template <class Real> __device__ __forceinline__ Real scale_down(const Tridiagon
 #pragma unroll
     for (int distance = 16; distance > 0; distance /= 2) bound = fmax(bound, __shfl_xor_sync(0xffffffffu, bound, distance));
     const Real scale = 2 * bound;
-    for (int j = threadIdx.x; j < at.n; j += THREADS) {
-        const Real off = j + 1 < at.n ? at.off[j] / scale : Real(0);
-        to.diagonal[j] = at.diagonal[j] / scale;
-        to.off[j] = off;
-        to.squares[j] = fmax(off * off, Limits<Real>::FLOOR);
+    // Beyond the matrix there is what no sequence changes its sign by.
+    for (int j = threadIdx.x; j < round_up(at.n, AHEAD); j += THREADS) {
+        const Real before = j > 0 && j < at.n ? at.off[j - 1] / scale : Real(0);
+        to.diagonal[j] = j < at.n ? at.diagonal[j] / scale : Real(1);
+        to.off[j] = j + 1 < at.n ? at.off[j] / scale : Real(0);
+        to.squares[j] = j < at.n ? fmax(before * before, Limits<Real>::FLOOR) : Real(0);
     }
     __syncthreads();
     return scale;
 }
 
+__device__ __forceinline__ int signs_differ(float x, float y) { return (__float_as_uint(x) ^ __float_as_uint(y)) >> 31; }
+__device__ __forceinline__ int signs_differ(double x, double y) { return (x < 0) != (y < 0); }
+
 // How many eigenvalues lie below x.
 template <class Real> __device__ __forceinline__ int count_below(const Eigen<Real>& at, Real x) {
-    Real before = 1, here = at.diagonal[0] - x;
-    int below = here < 0;
+    Real before = 0, here = 1;
+    int below = 0;
 #pragma unroll 2
-    for (int k = 1; k < at.n; k++) {
-        const Real next = (at.diagonal[k] - x) * here - at.squares[k - 1] * before;
-        below += (next < 0) != (here < 0);
-        before = here;
-        here = next;
-        if (k % 2 == 0 && fmax(fabs(here), fabs(before)) < Limits<Real>::LOW) {
+    for (int first = 0; first < at.n; first += AHEAD) {
+        Real diagonal[AHEAD], squares[AHEAD];
+        load_vector<AHEAD>(diagonal, at.diagonal + first);
+        load_vector<AHEAD>(squares, at.squares + first);
+#pragma unroll
+        for (int c = 0; c < AHEAD; c++) {
+            const Real next = (diagonal[c] - x) * here - squares[c] * before;
+            below += signs_differ(next, here);
+            before = here;
+            here = next;
+        }
+        if (fmax(fabs(here), fabs(before)) < Limits<Real>::LOW) {
             here *= Limits<Real>::LIFT;
             before *= Limits<Real>::LIFT;
         }
@@ -108,87 +123,182 @@ template <class Real> __device__ __forceinline__ Real pivot_of(Real x) {
 // x = (T - value)^-1 x by elimination with partial pivoting, a vector a lane.
 template <class Real> __device__ __forceinline__ void invert(const Eigen<Real>& at, int vector) {
     const Real value = at.values[vector];
+    const int last = at.n - 1;
     Real* const x = at.vectors + int64_t(vector) * at.stride;
     Real *const inverses = at.factors + lane_index(), *const aboves = inverses + at.n * 32;
     unsigned char* const swaps = at.swaps + lane_index();
-    Real pivot = at.diagonal[0] - value, above = at.off[0], top = x[0];
-    for (int k = 0; k + 1 < at.n; k++) {
-        const Real below = at.off[k], shifted = at.diagonal[k + 1] - value, beyond = at.off[k + 1], low = x[k + 1];
-        const bool swap = fabs(below) > fabs(pivot);
-        const Real inverse = reciprocal(pivot_of(swap ? below : pivot)), factor = (swap ? pivot : below) * inverse;
-        const Real first = swap ? low : top;
-        x[k] = first;
-        top = (swap ? top : low) - factor * first;
-        inverses[k * 32] = inverse;
-        aboves[k * 32] = swap ? shifted : above;
-        pivot = swap ? above - factor * shifted : shifted - factor * above;
-        above = swap ? -factor * beyond : beyond;
-        swaps[k * 32] = swap;
-    }
-    Real next = top / pivot_of(pivot), beyond = 0;
-    x[at.n - 1] = next;
-#pragma unroll 4
-    for (int k = at.n - 2; k >= 0; k--) {
-        const Real second = swaps[k * 32] ? at.off[k + 1] : Real(0);
-        const Real here = (x[k] - aboves[k * 32] * next - second * beyond) * inverses[k * 32];
-        beyond = next;
-        next = here;
-        x[k] = here;
-    }
-}
-
-// Scales every vector to length one.
-template <class Real> __device__ __forceinline__ void normalize(const Eigen<Real>& at, int count) {
-    for (int i = warp_index(); i < count; i += WARPS) {
-        Real* const x = at.vectors + int64_t(i) * at.stride;
-        Real squares = 0;
-        for (int k = lane_index(); k < at.n; k += 32) squares += x[k] * x[k];
-        const Real scale = 1 / sqrt(lanes_sum(squares));
-        for (int k = lane_index(); k < at.n; k += 32) x[k] *= scale;
-        if (lane_index() == 0) at.squares[i] = 1;
-    }
-    __syncthreads();
-}
-
-// Takes vector j out of several of those after it. Pythagoras tells what is left of them.
-template <int Several, class Real>
-__device__ __forceinline__ void remove(const Eigen<Real>& at, int j, int first, int count) {
-    const Real* const x = at.vectors + int64_t(j) * at.stride;
-    Real products[Several] = {};
-#pragma unroll 4
-    for (int k = lane_index(); k < at.n; k += 32) {
+    Real pivot = at.diagonal[0] - value, below = at.off[0], above = below, top = x[0];
+    Real diagonals[AHEAD], offs[AHEAD], lows[AHEAD];
+    const auto fetch = [&](int k) {
 #pragma unroll
-        for (int i = 0; i < Several; i++) {
-            const int64_t other = first + i * WARPS;
-            if (other < count) products[i] += x[k] * at.vectors[other * at.stride + k];
+        for (int c = 0; c < AHEAD; c++) {
+            const int j = min(k + c, last);
+            diagonals[c] = at.diagonal[j], offs[c] = at.off[j], lows[c] = x[j];
+        }
+    };
+    fetch(1);
+#pragma unroll 1
+    for (int first = 0; first < last; first += AHEAD) {
+        Real shifted[AHEAD], beyond[AHEAD], low[AHEAD];
+#pragma unroll
+        for (int c = 0; c < AHEAD; c++) shifted[c] = diagonals[c] - value, beyond[c] = offs[c], low[c] = lows[c];
+        fetch(first + AHEAD + 1);
+#pragma unroll
+        for (int c = 0; c < AHEAD; c++) {
+            const int k = first + c;
+            if (k >= last) break;
+            const bool swap = fabs(below) > fabs(pivot);
+            const Real inverse = reciprocal(pivot_of(swap ? below : pivot)), factor = (swap ? pivot : below) * inverse;
+            const Real over = swap ? low[c] : top;
+            x[k] = over;
+            top = (swap ? top : low[c]) - factor * over;
+            inverses[k * 32] = inverse;
+            aboves[k * 32] = swap ? shifted[c] : above;
+            pivot = swap ? above - factor * shifted[c] : shifted[c] - factor * above;
+            above = swap ? -factor * beyond[c] : beyond[c];
+            below = beyond[c];
+            swaps[k * 32] = swap;
         }
     }
+    Real next = top / pivot_of(pivot), beyond = 0;
+    x[last] = next;
+    // Divided by pivots as it is read, so that only one multiplication has to wait for the one before.
+    Real rests[AHEAD], uppers[AHEAD], seconds[AHEAD];
+    const auto fetch_back = [&](int k) {
 #pragma unroll
-    for (int distance = 16; distance > 0; distance /= 2) {
+        for (int c = 0; c < AHEAD; c++) {
+            const int j = max(k - c, 0);
+            const Real inverse = inverses[j * 32], second = at.off[j + 1];
+            rests[c] = x[j] * inverse, uppers[c] = aboves[j * 32] * inverse;
+            seconds[c] = swaps[j * 32] ? second * inverse : Real(0);
+        }
+    };
+    fetch_back(last - 1);
+#pragma unroll 1
+    for (int first = last - 1; first >= 0; first -= AHEAD) {
+        Real rest[AHEAD], upper[AHEAD], second[AHEAD];
 #pragma unroll
-        for (int i = 0; i < Several; i++) products[i] += __shfl_xor_sync(0xffffffffu, products[i], distance);
-    }
-    const Real inverse = 1 / fmax(at.squares[j], Real(LEAST_SQUARES_KEPT));
+        for (int c = 0; c < AHEAD; c++) rest[c] = rests[c], upper[c] = uppers[c], second[c] = seconds[c];
+        fetch_back(first - AHEAD);
 #pragma unroll
-    for (int i = 0; i < Several; i++) {
-        const int64_t other = first + i * WARPS;
-        if (other >= count) break;
-        const Real share = products[i] * inverse;
-        if (lane_index() == 0) at.squares[other] -= products[i] * share;
-#pragma unroll 4
-        for (int k = lane_index(); k < at.n; k += 32) at.vectors[other * at.stride + k] -= share * x[k];
+        for (int c = 0; c < AHEAD; c++) {
+            if (first - c < 0) break;
+            const Real here = rest[c] - second[c] * beyond - upper[c] * next;
+            beyond = next;
+            next = here;
+            x[first - c] = here;
+        }
     }
 }
 
-// Takes each vector of length one out of those after it (modified Gram-Schmidt); returns whether one lost much by that.
+// Vectors that a warp has in registers, spread over its lanes: every WARPS-th from the first.
+constexpr int TOGETHER = 4, PIECES = MAX_WIDTH / 32;
+template <class Real> struct Panel {
+    const Eigen<Real>& at;
+    int first, count;
+    Real x[TOGETHER][PIECES], squares[TOGETHER];
+
+    __device__ __forceinline__ Panel(const Eigen<Real>& at, int first, int count) : at(at), first(first), count(count) {
+#pragma unroll
+        for (int i = 0; i < TOGETHER; i++) {
+#pragma unroll
+            for (int c = 0; c < PIECES; c++) x[i][c] = is_inside(i, c) ? *place(i, c) : Real(0);
+        }
+    }
+
+    __device__ __forceinline__ bool is_inside(int i, int c) const {
+        return first + i * WARPS < count && lane_index() + c * 32 < at.n;
+    }
+    __device__ __forceinline__ Real* place(int i, int c) const {
+        return at.vectors + int64_t(first + i * WARPS) * at.stride + lane_index() + c * 32;
+    }
+    __device__ __forceinline__ void store(int i) const {
+#pragma unroll
+        for (int c = 0; c < PIECES; c++) {
+            if (is_inside(i, c)) *place(i, c) = x[i][c];
+        }
+    }
+
+    static __device__ __forceinline__ void sum_lanes(Real (&sums)[TOGETHER]) {
+#pragma unroll
+        for (int distance = 16; distance > 0; distance /= 2) {
+#pragma unroll
+            for (int i = 0; i < TOGETHER; i++) sums[i] += __shfl_xor_sync(0xffffffffu, sums[i], distance);
+        }
+    }
+
+    // Scales every vector to length one.
+    __device__ __forceinline__ void normalize() {
+        Real lengths[TOGETHER] = {};
+#pragma unroll
+        for (int i = 0; i < TOGETHER; i++) {
+#pragma unroll
+            for (int c = 0; c < PIECES; c++) lengths[i] += x[i][c] * x[i][c];
+        }
+        sum_lanes(lengths);
+#pragma unroll
+        for (int i = 0; i < TOGETHER; i++) {
+            const Real scale = first + i * WARPS < count ? 1 / sqrt(lengths[i]) : Real(0);
+            squares[i] = 1;
+#pragma unroll
+            for (int c = 0; c < PIECES; c++) x[i][c] *= scale;
+        }
+    }
+
+    // Takes vector j out of those after it. Pythagoras tells what is left of them.
+    __device__ __forceinline__ void remove(int j) {
+        Real products[TOGETHER] = {}, other[PIECES];
+        const Real* const from = at.vectors + int64_t(j) * at.stride + lane_index();
+#pragma unroll
+        for (int c = 0; c < PIECES; c++) other[c] = lane_index() + c * 32 < at.n ? from[c * 32] : Real(0);
+        const Real inverse = 1 / fmax(at.squares[j], Real(LEAST_SQUARES_KEPT));
+#pragma unroll
+        for (int i = 0; i < TOGETHER; i++) {
+#pragma unroll
+            for (int c = 0; c < PIECES; c++) products[i] += other[c] * x[i][c];
+        }
+        sum_lanes(products);
+#pragma unroll
+        for (int i = 0; i < TOGETHER; i++) {
+            const Real share = first + i * WARPS > j ? products[i] * inverse : Real(0);
+            squares[i] -= products[i] * share;
+#pragma unroll
+            for (int c = 0; c < PIECES; c++) x[i][c] -= share * other[c];
+        }
+    }
+};
+
+// Scales vectors to length one, and takes each out of those after it (modified Gram-Schmidt); returns whether one lost much
+// by that.
 template <class Real> __device__ __forceinline__ bool orthogonalize(const Eigen<Real>& at, int count) {
     bool lost = false;
-    for (int j = 0; j < count; j++) {
-        lost |= !(at.squares[j] >= KEPT_SQUARES);
-        for (int first = j + 1 + warp_index(); first < count; first += 4 * WARPS) remove<4>(at, j, first, count);
+    for (int first = 0; first < count; first += TOGETHER * WARPS) {
+        Panel<Real> panel(at, first + warp_index(), count);
+        panel.normalize();
+#pragma unroll 1
+        for (int j = 0; j < first; j++) panel.remove(j);
+#pragma unroll
+        for (int i = 0; i < TOGETHER; i++) {
+#pragma unroll 1
+            for (int j = first + i * WARPS; j < min(first + (i + 1) * WARPS, count); j++) {
+                if (j % WARPS == warp_index()) {
+                    panel.store(i);
+                    if (lane_index() == 0) at.squares[j] = panel.squares[i];
+                }
+                __syncthreads();
+                lost |= !(at.squares[j] >= KEPT_SQUARES);
+                panel.remove(j);
+            }
+        }
+        __syncthreads();
+        panel.normalize();
+#pragma unroll
+        for (int i = 0; i < TOGETHER; i++) {
+            panel.store(i);
+            if (lane_index() == 0 && panel.first + i * WARPS < count) at.squares[panel.first + i * WARPS] = 1;
+        }
         __syncthreads();
     }
-    normalize(at, count);
     return lost;
 }
 
@@ -222,7 +332,6 @@ template <class Real> __device__ __forceinline__ bool find_vectors(const Eigen<R
             if (step == 1) invert(at, vector);
         }
         __syncthreads();
-        normalize(at, count);
         for (int pass = 0; pass < MOST_PASSES && orthogonalize(at, count);) pass++;
         if (are_exact(at, count)) return true;
     }
@@ -244,18 +353,27 @@ __device__ __forceinline__ void turn_back(const Real* from, const Real* reflecti
     // By blocks of as many reflections as a vector has lanes: how many entries of a lane they reach is known then.
 #pragma unroll
     for (int last = 0; last < Each; last++) {
-        for (int i = max(2, last * Lanes + 1); i <= min(last * Lanes + Lanes, n - 1); i++) {
+        const int first = max(2, last * Lanes + 1), end = min(last * Lanes + Lanes, n - 1);
+        Real ahead[Each], height = 0;
+        const auto fetch = [&](int i) {
             const Real* const v = reflections + packed(i, 0) + lane;
-            Real products[4] = {}, here[Each];
+            height = inverse_heights[i];
 #pragma unroll
-            for (int c = 0; c <= last; c++) {
-                here[c] = c < last || c * Lanes + lane < i ? v[c * Lanes] : Real(0);
-                products[c % 4] += here[c] * x[c];
-            }
+            for (int c = 0; c <= last; c++) ahead[c] = c < last || c * Lanes + lane < i ? v[c * Lanes] : Real(0);
+        };
+        if (first <= end) fetch(first);
+        for (int i = first; i <= end; i++) {
+            Real products[4] = {}, here[Each];
+            const Real inverse_height = height;
+#pragma unroll
+            for (int c = 0; c <= last; c++) here[c] = ahead[c];
+            fetch(min(i + 1, end));
+#pragma unroll
+            for (int c = 0; c <= last; c++) products[c % 4] += here[c] * x[c];
             Real product = (products[0] + products[1]) + (products[2] + products[3]);
 #pragma unroll
             for (int lanes = Lanes / 2; lanes > 0; lanes /= 2) product += __shfl_xor_sync(0xffffffffu, product, lanes);
-            product *= inverse_heights[i];
+            product *= inverse_height;
 #pragma unroll
             for (int c = 0; c <= last; c++) x[c] -= product * here[c];
         }

@@ -27,5 +27,5 @@ KERNEL(svd_orthogonalize, SvdParams, 256) {
         if (threadIdx.x == 0) shared.s[column] *= sqrt(shared.diagonal[column]) * share;
     }
     __syncthreads();
-    accept(p, factor, false);
+    accept(p, factor, false, left_out(p, factor));
 }

@@ -13,6 +13,7 @@ struct Shared {
     double diagonal[MAX_WIDTH];  // of R'R, then of R
     double s[MAX_WIDTH];
     double products[MAX_WIDTH];
+    double columns[2][MAX_WIDTH];  // of the moments: the one that is eliminated, and the one after it
     double reduction[WARPS];
     int from[MAX_WIDTH];  // where the columns come from when s descends
     int rows[WARPS];       // candidates for a completion
@@ -20,7 +21,7 @@ struct Shared {
 
 struct Factor {
     Shared& shared;
-    double* moments;  // lower triangle: R'R, then R' below its diagonal, then its inverse
+    double* moments;  // lower triangle: R'R, then the inverse of R'
     int rank;
 };
 
@@ -37,52 +38,46 @@ __device__ __forceinline__ Factor load(const SvdParams& p, unsigned char* smem) 
     return {shared, moments, rank};
 }
 
-// Factorizes the moments into R'R, a column of R' a step; returns whether the columns were near enough to orthonormal.
-__device__ __forceinline__ bool cholesky(const Factor& at) {
-    const int i = threadIdx.x;
+// Eliminates the columns of the moments one after another, and does to the identity what is done to them (Gauss and
+// Jordan), which leaves the inverse of R' in their place and squares of its diagonal in products; returns whether the
+// columns of tall were near enough to orthonormal.
+__device__ __forceinline__ bool invert(const Factor& at) {
+    Shared& shared = at.shared;
+    for (int i = threadIdx.x; i < at.rank; i += THREADS) shared.columns[0][i] = at.moments[packed(i, 0)];
+    __syncthreads();
     for (int k = 0; k < at.rank; k++) {
-        double left = 0;
-        if (i >= k && i < at.rank) {
-            left = at.moments[packed(i, k)];
-            for (int l = 0; l < k; l++) left -= at.moments[packed(i, l)] * at.moments[packed(k, l)];
-            if (i == k) at.shared.products[k] = left;
+        const double* const column = shared.columns[k % 2];
+        const double pivot = column[k], diagonal = shared.diagonal[k];
+        if (!(pivot > SVD_PIVOT * diagonal && diagonal > SVD_LEAST_DIAGONAL)) return false;
+        const double inverse = 1 / pivot;
+        if (threadIdx.x == 0) shared.products[k] = pivot;
+        for (int i = k + 1 + warp_index(); i < at.rank; i += WARPS) {
+            const double share = column[i] * inverse;
+            for (int j = lane_index(); j <= i; j += 32) {
+                // Before column k there is the inverse, after it what is left of the moments.
+                const double other = j < k ? at.moments[packed(k, j)] : column[j];
+                const double x = (j == k ? 0 : at.moments[packed(i, j)]) - share * (j == k ? 1 : other);
+                at.moments[packed(i, j)] = x;
+                if (j == k + 1) shared.columns[j % 2][i] = x;
+            }
         }
         __syncthreads();
-        const double pivot = at.shared.products[k], diagonal = at.shared.diagonal[k];
-        if (!(pivot > SVD_PIVOT * diagonal && diagonal > SVD_LEAST_DIAGONAL)) return false;
-        if (i > k && i < at.rank) at.moments[packed(i, k)] = left / sqrt(pivot);
-        __syncthreads();
     }
-    if (i < at.rank) at.shared.diagonal[i] = sqrt(at.shared.products[i]);
+    for (int i = warp_index(); i < at.rank; i += WARPS) {
+        const double inverse = 1 / sqrt(shared.products[i]);
+        for (int j = lane_index(); j <= i; j += 32) at.moments[packed(i, j)] = (j == i ? 1 : at.moments[packed(i, j)]) * inverse;
+    }
     return true;
 }
 
-// Energy that the factor has off its diagonal.
+// Energy that R has off its diagonal: by Pythagoras, what pivots lost of the diagonal of R'R. Each warp finds it for itself.
 __device__ __forceinline__ double strays(const Factor& at) {
+    const Shared& shared = at.shared;
     double sum = 0;
-    for (int i = warp_index(); i < at.rank; i += WARPS) {
-        for (int l = lane_index(); l < i; l += 32) {
-            const double stray = at.moments[packed(i, l)] * at.shared.s[i];
-            sum += stray * stray;
-        }
+    for (int i = lane_index(); i < at.rank; i += 32) {
+        sum += (shared.diagonal[i] - shared.products[i]) * shared.products[i] * shared.s[i] * shared.s[i];
     }
-    return block_sum(sum, at.shared.reduction);
-}
-
-// Inverts the lower triangular factor in place, its diagonal included, from the last column to the first. Each thread
-// has a row, and of the others' rows reads only what is not inverted yet.
-__device__ __forceinline__ void invert(const Factor& at) {
-    const int i = threadIdx.x;
-    for (int k = at.rank - 1; k >= 0; k--) {
-        double x = 0;
-        if (i > k && i < at.rank) {
-#pragma unroll 2  // as are others below: unrolled further, they spill
-            for (int l = k + 1; l <= i; l++) x -= at.moments[packed(i, l)] * at.moments[packed(l, k)];
-        }
-        __syncthreads();
-        if (i > k && i < at.rank) at.moments[packed(i, k)] = x / at.shared.diagonal[k];
-        if (i == k) at.moments[packed(k, k)] = 1 / at.shared.diagonal[k];
-    }
+    return warp_sum(sum);
 }
 
 // Finds the order in which s descends; returns whether it did already.
@@ -105,14 +100,20 @@ __device__ __forceinline__ void write(const SvdParams& p, const Factor& at, bool
     for (int k = threadIdx.x; k < p.columns && p.s; k += THREADS) {
         p.s[index * p.columns + k] = k < at.rank ? float(at.shared.s[at.shared.from[k]]) : 0;
     }
-    for (int row = warp_index(); row < p.width; row += WARPS) {
-        for (int k = lane_index(); k < p.columns; k += 32) {
-            double x = 0;
-            if (k < at.rank) {
-                const int from = at.shared.from[k];
-                x = p.basis[(index * p.columns + from) * p.width + row] * (p.small_is_scaled ? at.shared.s[from] : 1);
+    constexpr int TOGETHER = 8;  // rows, all of them read before one is written
+    for (int k = lane_index(); k < p.columns; k += 32) {
+        const int from = k < at.rank ? at.shared.from[k] : 0;
+        const double scale = k < at.rank ? (p.small_is_scaled ? at.shared.s[from] : 1) : 0;
+        const double* const basis = p.basis + (index * p.columns + from) * p.width;
+        for (int first = warp_index() * TOGETHER; first < p.width; first += WARPS * TOGETHER) {
+            double x[TOGETHER];
+#pragma unroll
+            for (int i = 0; i < TOGETHER; i++) x[i] = basis[min(first + i, p.width - 1)];
+#pragma unroll
+            for (int i = 0; i < TOGETHER; i++) {
+                const int64_t to = (index * p.width + first + i) * p.columns + k;
+                if (first + i < p.width) store_entry(p.small, p.factors, to, float(x[i] * scale));
             }
-            store_entry(p.small, p.factors, (index * p.width + row) * p.columns + k, float(x));
         }
     }
     for (int row = warp_index(); row < at.rank; row += WARPS) {
@@ -125,24 +126,25 @@ __device__ __forceinline__ void write(const SvdParams& p, const Factor& at, bool
     }
 }
 
-// Energy that the columns leave out. In f64 the eigenvalues tell that best; in f32 the projection does.
+// Energy that the columns leave out. In f64 the eigenvalues tell that best; in f32 the projection does. Each warp finds it
+// for itself.
 __device__ __forceinline__ double left_out(const SvdParams& p, const Factor& at) {
     const int64_t index = matrix_index();
-    double left = p.energy[index];
-    for (int k = 0; k < at.rank; k++) {
-        left -= p.rung == SVD_SINGLE ? at.shared.s[k] * at.shared.s[k] : p.values[index * p.columns + k];
+    double taken = 0;
+    for (int k = lane_index(); k < at.rank; k += 32) {
+        taken += p.rung == SVD_SINGLE ? at.shared.s[k] * at.shared.s[k] : p.values[index * p.columns + k];
     }
-    return left;
+    return p.energy[index] - warp_sum(taken);
 }
 
 // Puts the columns in order and writes everything about this matrix; returns whether tall is to be multiplied.
-__device__ __forceinline__ bool accept(const SvdParams& p, const Factor& at, bool triangular) {
+__device__ __forceinline__ bool accept(const SvdParams& p, const Factor& at, bool triangular, double left) {
     const bool is_arranged = sort(at) && !triangular && p.tall == p.out_tall;
     write(p, at, triangular);
     if (threadIdx.x == 0) {
         SvdVerdict& verdict = p.verdicts[matrix_index()];
         verdict.state = solved_state(p, verdict.notes);
-        verdict.tail = float(sqrt(fmax(left_out(p, at), 0.0) / p.energy[matrix_index()]));
+        verdict.tail = float(sqrt(fmax(left, 0.0) / p.energy[matrix_index()]));
         if (is_arranged || p.fused) verdict.notes |= SVD_ARRANGED;
     }
     return !is_arranged;
@@ -162,24 +164,26 @@ __device__ __forceinline__ bool judge(const SvdParams& p, unsigned char* smem) {
     const Factor at = load(p, smem);
     const int i = threadIdx.x;
     const bool doubtful = p.rung == SVD_SINGLE && !p.fast;
-    bool triangular = false;
-    if (!p.tall_is_scaled && !is_orthonormal(p, at)) {
-        if (!cholesky(at)) {
+    const bool triangular = !p.tall_is_scaled && !is_orthonormal(p, at);
+    double astray = 0;
+    if (triangular) {
+        if (!invert(at)) {
             if (i == 0) p.verdicts[matrix_index()].state = p.rung == SVD_SINGLE ? SVD_OPEN : SVD_SKEWED;
             return false;
         }
-        triangular = true;
-    } else if (i < at.rank) {
-        at.shared.diagonal[i] = sqrt(at.shared.diagonal[i]);
+        astray = strays(at);
+        __syncthreads();
     }
-    if (i < at.rank) at.shared.s[i] *= at.shared.diagonal[i];
+    if (i < at.rank) {
+        at.shared.diagonal[i] = sqrt(triangular ? at.shared.products[i] : at.shared.diagonal[i]);
+        at.shared.s[i] *= at.shared.diagonal[i];
+    }
     __syncthreads();
-    const double astray = triangular ? strays(at) : 0, left = left_out(p, at);
+    const double left = left_out(p, at);
     const bool missed = p.relative >= 0 && left > p.relative * p.relative * p.energy[matrix_index()] && at.rank < p.columns;
     if (doubtful && (missed || !(astray <= STRAYS * left))) {
         if (i == 0) p.verdicts[matrix_index()].state = SVD_OPEN;
         return false;
     }
-    if (triangular) invert(at);
-    return accept(p, at, triangular);
+    return accept(p, at, triangular, left);
 }

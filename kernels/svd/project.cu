@@ -9,22 +9,33 @@
 
 constexpr int STAGES = 2;
 constexpr int PARTIAL_ROWS = 256;  // sums in f32 are no longer than this
-constexpr int HALVES = 2;          // of the warps, which take products of rows in turns
 // Rows far enough apart that neighbouring ones fall into other banks.
 template <class T> constexpr int STRIDE = MAX_WIDTH + 16 / sizeof(T);
 constexpr int RESULT_STRIDE = SVD_PROJECTED + 8;
+// Entries of columns of length one are magnified for f16, so that small ones keep their bits. Where one would become
+// infinite its column is far from that length, and moments that are not finite are refused.
+constexpr float MAGNIFIED = 512;
 template <class T> constexpr int TILE_ROWS = 128 / sizeof(T);
 // Parts that an entry of V is the sum of: 16 of its bits, or 22, and what that leaves is small beside the least tail that
 // this rung is trusted with.
 template <class T> constexpr int PARTS = sizeof(T) == 4 ? 1 : 2;
 
-// Columns of V, one in each row, split into parts.
+// Columns of V, one in each row, split into parts, with zeros up to MAX_WIDTH.
 template <class T>
-__device__ __forceinline__ void load_basis(T* parts, const double* basis, int n, int count, int columns, int width) {
+__device__ __forceinline__ void load_basis(T* parts, const double* basis, int n, int count, int columns) {
+    constexpr int PIECES = MAX_WIDTH / 32;
 #pragma unroll 2  // unrolled further, it spills
     for (int k = warp_index(); k < columns; k += WARPS) {
-        for (int i = lane_index(); i < width; i += 32) {
-            float left = k < count && i < n ? float(basis[k * n + i]) : 0;
+        const double* const from = basis + max(min(k, count - 1), 0) * n;
+        double x[PIECES];
+#pragma unroll
+        for (int c = 0; c < PIECES; c++) x[c] = from[min(lane_index() + c * 32, n - 1)];
+#pragma unroll
+        for (int c = 0; c < PIECES; c++) {
+            const int i = lane_index() + c * 32;
+            // By a mask: under a condition reads would wait for each other.
+            const uint32_t inside = k < count && i < n ? ~0u : 0;
+            float left = __uint_as_float(__float_as_uint(float(x[c])) & inside);
 #pragma unroll
             for (int part = 0; part < PARTS<T>; part++) {
                 const T rounded = from_float<T>(left);
@@ -48,32 +59,50 @@ template <class T> __device__ __forceinline__ int block_column(int block) {
     return (warp_index() / WARP_ROWS<T> + block * WARP_COLUMNS<T>) * 16;
 }
 
-template <class T>
-__device__ __forceinline__ void multiply(Products (&products)[BLOCKS<T>], const T* tile, const T* parts, int columns, int width) {
-    const int lane = lane_index(), row = warp_index() % WARP_ROWS<T> * 16;
-    for (int k = 0; k < width; k += 16) {
-        uint32_t a[4];
+// What one product takes of a tile, and of V for so many blocks of columns.
+template <int Blocks> struct Taken {
+    uint32_t a[4], large[Blocks][4], small[Blocks][4];
+
+    template <class T> __device__ __forceinline__ void load(const T* tile, const T* parts, int columns, int k) {
+        const int lane = lane_index(), row = warp_index() % WARP_ROWS<T> * 16;
         ldmatrix_x4(a, tile + (row + (lane & 15)) * STRIDE<T> + k + (lane >> 4) * 8);
 #pragma unroll
-        for (int block = 0; block < BLOCKS<T>; block++) {
-            const int column = block_column<T>(block);
-            if (column >= columns) break;
+        for (int block = 0; block < Blocks; block++) {
+            const int column = min(block_column<T>(block), columns - 16);
             const T* from = parts + (column + (lane & 7) + (lane >> 4) * 8) * STRIDE<T> + (lane >> 3 & 1) * 8 + k;
-            uint32_t large[4], small[4];  // both under way before one is waited for
-            ldmatrix_x4(large, from);
-            ldmatrix_x4(small, from + columns * STRIDE<T>);
-            mma_m16n8k16(products[block].large[0], a, large[0], large[1], T{});
-            mma_m16n8k16(products[block].large[1], a, large[2], large[3], T{});
-            mma_m16n8k16(products[block].small[0], a, small[0], small[1], T{});
-            mma_m16n8k16(products[block].small[1], a, small[2], small[3], T{});
+            ldmatrix_x4(large[block], from);
+            ldmatrix_x4(small[block], from + columns * STRIDE<T>);
+        }
+    }
+};
+
+// Adds the products of a tile with V in the first Blocks blocks of each warp.
+template <int Blocks, class T>
+__device__ __forceinline__ void multiply(Products (&products)[BLOCKS<T>], const T* tile, const T* parts, int columns, int width) {
+    if (block_column<T>(0) >= columns) return;
+    constexpr bool AHEAD = Blocks == 1;  // for more there are no registers
+    Taken<Blocks> next;
+    if constexpr (AHEAD) next.load(tile, parts, columns, 0);
+#pragma unroll 2
+    for (int k = 0; k < width; k += 16) {
+        if constexpr (!AHEAD) next.load(tile, parts, columns, k);
+        const Taken<Blocks> now = next;
+        if constexpr (AHEAD) next.load(tile, parts, columns, min(k + 16, width - 16));
+#pragma unroll
+        for (int block = 0; block < Blocks; block++) {
+            const auto &large = now.large[block], &small = now.small[block];
+            mma_m16n8k16(products[block].large[0], now.a, large[0], large[1], T{});
+            mma_m16n8k16(products[block].large[1], now.a, large[2], large[3], T{});
+            mma_m16n8k16(products[block].small[0], now.a, small[0], small[1], T{});
+            mma_m16n8k16(products[block].small[1], now.a, small[2], small[3], T{});
         }
     }
 }
 
 // In f32 each factor is split in two, and the product of the lower halves left out.
 template <>
-__device__ __forceinline__ void multiply(Products (&products)[BLOCKS<float>], const float* tile, const float* parts,
-                                         int columns, int width) {
+__device__ __forceinline__ void multiply<1>(Products (&products)[BLOCKS<float>], const float* tile, const float* parts,
+                                            int columns, int width) {
     const int group = lane_index() >> 2, k_lane = lane_index() & 3, row = warp_index() % WARP_ROWS<float> * 16;
     const int column = block_column<float>(0);
     if (column >= columns) return;
@@ -98,62 +127,137 @@ __device__ __forceinline__ void multiply(Products (&products)[BLOCKS<float>], co
     }
 }
 
-// The result of a tile goes to memory and, for its moments, to shared memory.
-template <class T>
-__device__ __forceinline__ void store(const SvdParams& p, const Products (&products)[BLOCKS<T>], const float* scales,
-                                      float* result, int tile_row, int first, int columns) {
-    const int64_t index = matrix_index();
+// What a tile's results leave for moments: halves of them in f16, which together keep 22 bits of a column of length one, and
+// this thread's part of the sums of their squares. Its own rows of a chunk are few enough for f32.
+template <class T> struct Kept {
+    f16 *high, *low;  // [TILE_ROWS, RESULT_STRIDE], entries times MAGNIFIED
+    float squares[BLOCKS<T>][2][2];
+
+    __device__ __forceinline__ void keep(int row, int block, int half, int column, float x, float y) {
+        const uint32_t pair = pack(x * MAGNIFIED, y * MAGNIFIED, f16{});
+        const float2 rounded = unpack(pair, f16{});
+        const uint32_t rest = pack(x * MAGNIFIED - rounded.x, y * MAGNIFIED - rounded.y, f16{});
+        *reinterpret_cast<uint32_t*>(high + row * RESULT_STRIDE + column) = pair;
+        *reinterpret_cast<uint32_t*>(low + row * RESULT_STRIDE + column) = rest;
+        squares[block][half][0] += x * x;
+        squares[block][half][1] += y * y;
+    }
+
+    // Leaves the sums of each row of warps: [WARP_ROWS, SVD_PROJECTED].
+    __device__ __forceinline__ void write_squares(double* to, int columns) const {
 #pragma unroll
-    for (int block = 0; block < BLOCKS<T>; block++) {
+        for (int block = 0; block < BLOCKS<T>; block++) {
+            if (block_column<T>(block) >= columns) return;
+#pragma unroll
+            for (int e = 0; e < 4; e++) {
+                double sum = squares[block][e >> 1][e & 1];
+#pragma unroll
+                for (int distance = 4; distance < 32; distance *= 2) sum += __shfl_xor_sync(0xffffffffu, sum, distance);
+                const int column = block_column<T>(block) + (e >> 1) * 8 + lane_index() * 2 + (e & 1);
+                if (lane_index() < 4) to[warp_index() % WARP_ROWS<T> * SVD_PROJECTED + column] = sum;
+            }
+        }
+    }
+};
+
+// The result of a tile goes to memory, and is kept for its moments.
+template <bool Pairs, int Blocks, class T>
+__device__ __forceinline__ void store(const SvdParams& p, const Products (&products)[BLOCKS<T>], const float* scales,
+                                      Kept<T>& kept, int tile_row, int first, int columns) {
+    const int row = warp_index() % WARP_ROWS<T> * 16 + (lane_index() >> 2), left = p.columns - first;
+    const int64_t start = (matrix_index() * p.rows + tile_row + row) * p.columns + first;
+#pragma unroll
+    for (int block = 0; block < Blocks; block++) {
         if (block_column<T>(block) >= columns) break;
 #pragma unroll
-        for (int pair = 0; pair < 4; pair++) {
-            const int half = pair >> 1, e = (pair & 1) * 2;
-            const int row = warp_index() % WARP_ROWS<T> * 16 + (lane_index() >> 2) + (pair & 1) * 8;
+        for (int half = 0; half < 2; half++) {
             const int column = block_column<T>(block) + half * 8 + (lane_index() & 3) * 2;
+            const float2 scale = load_pair(scales + column);
             const auto& large = products[block].large[half];
             const auto& small = products[block].small[half];
-            const float x = (large[e] + small[e]) * scales[column];
-            const float y = (large[e + 1] + small[e + 1]) * scales[column + 1];
-            if (p.fused) *reinterpret_cast<float2*>(result + row * RESULT_STRIDE + column) = make_float2(x, y);
-            if (tile_row + row >= p.rows) continue;
-            const int64_t at = (index * p.rows + tile_row + row) * p.columns + first + column;
-            store_pair(p.tall, p.tall_dtype, at, x, y, p.columns - first - column, p.columns % 2 == 0);
+#pragma unroll
+            for (int below = 0; below < 2; below++) {
+                const float x = (large[below * 2] + small[below * 2]) * scale.x;
+                const float y = (large[below * 2 + 1] + small[below * 2 + 1]) * scale.y;
+                if (p.fused) kept.keep(row + below * 8, block, half, column, x, y);
+                if (tile_row + row + below * 8 >= p.rows) continue;
+                const int64_t at = start + below * 8 * p.columns + column;
+                if constexpr (Pairs) {
+                    if (column < left) *reinterpret_cast<float2*>(static_cast<float*>(p.tall) + at) = make_float2(x, y);
+                } else {
+                    store_pair(p.tall, p.tall_dtype, at, x, y, left - column, p.columns % 2 == 0);
+                }
+            }
         }
     }
 }
 
-// Of the triangle of moments two warps have a row of squares, each for half of the rows of a tile.
+template <int Blocks, class T>
+__device__ __forceinline__ void make(const SvdParams& p, const T* tile, const T* parts, const float* scales, Kept<T>& kept,
+                                     int tile_row, int first, int columns, int width) {
+    Products products[BLOCKS<T>] = {};
+    multiply<Blocks>(products, tile, parts, columns, width);
+    if (p.tall_dtype == SVD_F32 && p.columns % 2 == 0) {
+        store<true, Blocks>(p, products, scales, kept, tile_row, first, columns);
+    } else {
+        store<false, Blocks>(p, products, scales, kept, tile_row, first, columns);
+    }
+}
+
+// Of the triangle of moments each warp has a row of squares for some rows of a tile.
 constexpr int SQUARES = SVD_PROJECTED / 16;
-template <int Rows> __device__ __forceinline__ void add_moments(Sums (&sums)[SQUARES], const float* result, int columns) {
-    using Part = Fragment<float, RESULT_STRIDE>;
-    const int q = warp_index() % 4;
-    if (q * 16 >= columns) return;
-    for (int k = warp_index() / 4 * Part::ROWS; k < Rows; k += HALVES * Part::ROWS) {
-        Part own;
-        own.load(result, k, q * 16);
+template <int Rows> struct Crossed {
+    int across, q, group, groups;
+    Sums sums[SQUARES] = {};
+
+    __device__ __forceinline__ explicit Crossed(int columns)
+        : across(columns <= 32 ? 2 : 4), q(warp_index() % across), group(warp_index() / across),
+          groups(min(WARPS / across, Rows / 16)) {}
+
+    __device__ __forceinline__ void add(const f16* high, const f16* low, int columns) {
+        using Part = Fragment<f16, RESULT_STRIDE>;
+        if (q * 16 >= columns) return;
+        for (int k = group * Part::ROWS; k < Rows; k += groups * Part::ROWS) {
+            Part own, own_low;
+            own.load(high, k, q * 16);
+            own_low.load(low, k, q * 16);
 #pragma unroll
-        for (int j = 0; j < SQUARES; j++) {
-            if (j > q) break;
-            Part other;
-            other.load(result, k, j * 16);
-            add_product(sums[j], own, other);
+            for (int j = 0; j < SQUARES; j++) {
+                if (j > q) break;
+                Part other, other_low;
+                other.load(high, k, j * 16);
+                other_low.load(low, k, j * 16);
+                add_product(sums[j], own_low, other);
+                add_product(sums[j], own, other_low);
+                add_product(sums[j], own, other);
+            }
         }
     }
-}
 
-__device__ __forceinline__ void drain(Sums (&sums)[SQUARES], float* triangle, int columns, bool first) {
-    const int q = warp_index() % 4;
+    // Rows of which no sum of a warp has more than PARTIAL_ROWS.
+    __device__ __forceinline__ int rows_at_most() const { return groups * PARTIAL_ROWS; }
+
+    // Adds all sums to the triangle, in the order of the groups.
+    __device__ __forceinline__ void drain_all(float* triangle, int columns, bool first) {
+#pragma unroll 1
+        for (int turn = 0; turn < groups; turn++) {
+            if (turn > 0) __syncthreads();
+            if (turn != group) continue;
 #pragma unroll
-    for (int j = 0; j < SQUARES; j++) {
-        if (j <= q) drain(sums[j], triangle, q * 16, j * 16, columns, first);
+            for (int j = 0; j < SQUARES; j++) {
+                if (q < j) break;
+#pragma unroll
+                for (int e = 0; e < 8; e++) sums[j][e >> 2][e & 3] *= 1 / (MAGNIFIED * MAGNIFIED);
+                drain(sums[j], triangle, q * 16, j * 16, columns, first && turn == 0);
+            }
+        }
     }
-}
+};
 
 // Shared memory behind the tiles, for moments.
 struct Moments {
-    double* squares;  // [ROW_GROUPS, SVD_PROJECTED]
-    float *result, *triangle;
+    double* squares;  // [WARP_ROWS, SVD_PROJECTED]
+    float* triangle;
 };
 
 template <class T> __device__ __forceinline__ Moments project(const SvdParams& p, unsigned char* smem) {
@@ -163,32 +267,32 @@ template <class T> __device__ __forceinline__ Moments project(const SvdParams& p
     constexpr int ROWS = TILE_ROWS<T>;
     float* const scales = reinterpret_cast<float*>(smem);
     double* const squares = reinterpret_cast<double*>(scales + SVD_PROJECTED);
-    T* const parts = reinterpret_cast<T*>(squares + ROW_GROUPS<SVD_PROJECTED> * SVD_PROJECTED);
+    T* const parts = reinterpret_cast<T*>(squares + WARP_ROWS<T> * SVD_PROJECTED);
     T* const tiles = parts + PARTS<T> * columns * STRIDE<T>;
-    float* const result = reinterpret_cast<float*>(tiles + STAGES * ROWS * STRIDE<T>);
-    float* const triangle = result + ROWS * RESULT_STRIDE;
+    f16* const results = reinterpret_cast<f16*>(tiles + STAGES * ROWS * STRIDE<T>);
+    float* const triangle = reinterpret_cast<float*>(results + 2 * ROWS * RESULT_STRIDE);
     const auto a = matrix_of<T>(p, p.width);
     const int start = chunk_index() * SVD_CHUNK_ROWS, end = min(start + SVD_CHUNK_ROWS, p.rows);
     Pipeline<T, STAGES, ROWS, STRIDE<T>> pipeline(a, tiles, start, end, width, p.dense);
-    load_basis(parts, p.basis + (index * p.columns + first) * p.width, p.width, rank - first, columns, width);
+    load_basis(parts, p.basis + (index * p.columns + first) * p.width, p.width, rank - first, columns);
     load_scales(scales, p, first);
-    Sums sums[SQUARES] = {};
+    Kept<T> kept{results, results + ROWS * RESULT_STRIDE, {}};
+    Crossed<ROWS> crossed(columns);
     for (int row = start; row < end; row += ROWS) {
         const T* tile = pipeline.next(row);
-        Products products[BLOCKS<T>] = {};
-        multiply(products, tile, parts, columns, width);
-        store<T>(p, products, scales, result, row, first, columns);
+        if (BLOCKS<T> == 1 || columns <= WARP_COLUMNS<T> * 16) {
+            make<1>(p, tile, parts, scales, kept, row, first, columns, width);
+        } else {
+            make<BLOCKS<T>>(p, tile, parts, scales, kept, row, first, columns, width);
+        }
         if (!p.fused) continue;
         __syncthreads();
-        add_moments<ROWS>(sums, result, columns);
-        add_squares<SVD_PROJECTED, ROWS, RESULT_STRIDE>(squares, result, rank, row == start);
-        const int done = row + ROWS - start;
-        if (done % (HALVES * PARTIAL_ROWS) != 0 && row + ROWS < end) continue;
-        if (warp_index() / 4 == 0) drain(sums, triangle, rank, done <= HALVES * PARTIAL_ROWS);
-        __syncthreads();
-        if (warp_index() / 4 == 1) drain(sums, triangle, rank, false);
+        crossed.add(kept.high, kept.low, columns);
+        const int done = row + ROWS - start, most = crossed.rows_at_most();
+        if (done % most == 0 || row + ROWS >= end) crossed.drain_all(triangle, rank, done <= most);
     }
-    return {squares, result, triangle};
+    if (p.fused) kept.write_squares(squares, columns);
+    return {squares, triangle};
 }
 
 template <class T> __device__ __forceinline__ void project_and_finish(const SvdParams& p) {
@@ -200,11 +304,15 @@ template <class T> __device__ __forceinline__ void project_and_finish(const SvdP
     __syncthreads();
     const int rank = p.verdicts[index].rank;
     double* const out = p.moments + (index * p.chunks + chunk_index()) * packed(p.columns, 0);
-    write_triangle<SVD_PROJECTED>(out, moments.triangle, moments.squares, rank, true);
+    write_triangle<SVD_PROJECTED, WARP_ROWS<T>>(out, moments.triangle, moments.squares, rank, true);
     if (!last_block_to_arrive(p.arrivals + index, p.chunks, reinterpret_cast<unsigned*>(smem))) return;
     if (judge(p, smem)) {
         __syncthreads();
-        mix_rows<SVD_PROJECTED>(p, smem, rank, 0, p.rows);
+        if (p.columns <= 32) {
+            mix_rows<32>(p, smem, rank, 0, p.rows);
+        } else {
+            mix_rows<SVD_PROJECTED>(p, smem, rank, 0, p.rows);
+        }
     }
 }
 

@@ -72,9 +72,9 @@ template <class Real> __device__ __forceinline__ void solve(const SvdParams& p) 
     RegisterMatrix<Real> matrix;
     // Apart, so that all loads go out at once where there is one partial sum.
     if (partials.chunks == 1) {
-        matrix.load(reduced, [&](int i, int j) { return Real(partials.only(i, j) * share); });
+        matrix.load(reduced, share, [&](int i, int j) { return partials.only(i, j); });
     } else {
-        matrix.load(reduced, [&](int i, int j) { return Real(partials.entry(i, j) * share); });
+        matrix.load(reduced, share, [&](int i, int j) { return partials.entry(i, j); });
     }
     reduce(matrix, reduced);
     memory.eigen.diagonal = reduced.w, memory.eigen.off = reduced.q, memory.eigen.squares = reduced.row;

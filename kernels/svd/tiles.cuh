@@ -125,8 +125,8 @@ __device__ __forceinline__ void add_squares(double* squares, const T* tile, int 
     }
 }
 
-// Writes a triangle with those squares as its diagonal, or adds it to what `out` has.
-template <int Width>
+// Writes a triangle with the sum of squares in Groups groups as its diagonal, or adds it to what `out` has.
+template <int Width, int Groups = ROW_GROUPS<Width>>
 __device__ __forceinline__ void write_triangle(double* out, const float* triangle, const double* squares, int columns,
                                                bool first) {
     constexpr int TOGETHER = 4, PIECES = Width / 32;
@@ -145,7 +145,7 @@ __device__ __forceinline__ void write_triangle(double* out, const float* triangl
             if (!inside(i, j)) continue;
             double sum = 0;
             if (i == j) {
-                for (int group = 0; group < ROW_GROUPS<Width>; group++) sum += squares[group * Width + i];
+                for (int group = 0; group < Groups; group++) sum += squares[group * Width + i];
             } else {
                 sum = triangle[packed(i, j)];
             }

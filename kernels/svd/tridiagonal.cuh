@@ -29,13 +29,14 @@ template <class Real> struct Tridiagonal {
 };
 constexpr int TRIDIAGONAL_VECTORS = 8;
 
-// Aligned elements that lie side by side in shared memory.
-template <int Count, class Real> __device__ __forceinline__ void load_vector(Real (&to)[Count], const Real* from) {
+// Aligned elements that lie side by side in shared memory; of more than are asked for, segments of 16 bytes.
+template <int Wanted, int Count, class Real>
+__device__ __forceinline__ void load_vector(Real (&to)[Count], const Real* from) {
     struct alignas(16) Words {
         Real at[16 / sizeof(Real)];
     };
 #pragma unroll
-    for (int i = 0; i < Count; i += 16 / sizeof(Real)) {
+    for (int i = 0; i < Wanted; i += 16 / sizeof(Real)) {
         const Words words = *reinterpret_cast<const Words*>(from + i);
 #pragma unroll
         for (int j = 0; j < 16 / int(sizeof(Real)); j++) to[i + j] = words.at[j];
@@ -57,46 +58,54 @@ template <class Real> struct RegisterMatrix {
     static __device__ __forceinline__ int place(int j) { return j % SIDE * EACH + j / SIDE; }
     static __device__ __forceinline__ int index(int place) { return place % EACH * SIDE + place / EACH; }
 
-    // Takes the entries, with zeros beyond the matrix; shows the last row.
-    template <class Entry> __device__ __forceinline__ void load(const Tridiagonal<Real>& at, const Entry& entry) {
-        const int y = threadIdx.x / SIDE, x = threadIdx.x % SIDE;
+    // Takes the entries, scaled, with zeros beyond the matrix; shows the last row. Those of a row are read whatever becomes
+    // of them and before anything is written, or they would wait for each other.
+    template <class Entry>
+    __device__ __forceinline__ void load(const Tridiagonal<Real>& at, double scale, const Entry& entry) {
+        const int y = threadIdx.x / SIDE, x = threadIdx.x % SIDE, last = at.n - 1;
 #pragma unroll
         for (int a = 0; a < EACH; a++) {
+            double row[EACH];
 #pragma unroll
             for (int b = 0; b < EACH; b++) {
-                const int i = a * SIDE + y, j = b * SIDE + x;
-                const Real value = i < at.n && j < at.n ? entry(max(i, j), min(i, j)) : Real(0);
-                entries[a][b] = value;
-                if (i == at.n - 1) at.row[x * EACH + b] = value;
+                const int i = min(a * SIDE + y, last), j = min(b * SIDE + x, last);
+                row[b] = entry(max(i, j), min(i, j));
             }
+#pragma unroll
+            for (int b = 0; b < EACH; b++) {
+                entries[a][b] = max(a * SIDE + y, b * SIDE + x) < at.n ? Real(row[b] * scale) : Real(0);
+            }
+            show(at, a, last);
         }
     }
 
-    // Subtracts v w' + w v' in the first `count` rows and columns, leaves the product with `next` in q, and shows the
-    // last of the rows.
-    __device__ __forceinline__ void step(const Tridiagonal<Real>& at, int count) {
+    // Shows a row where it is the one that is asked for.
+    __device__ __forceinline__ void show(const Tridiagonal<Real>& at, int a, int row) {
         const int y = threadIdx.x / SIDE, x = threadIdx.x % SIDE;
-        Real v[EACH], w[EACH], next[EACH], sums[EACH], v_rows[EACH], w_rows[EACH];
-        load_vector(v, at.v + x * EACH);
-        load_vector(w, at.w + x * EACH);
-        load_vector(next, at.next + x * EACH);
-        load_vector(v_rows, at.v + y * EACH);
-        load_vector(w_rows, at.w + y * EACH);
+        if (a * SIDE + y != row) return;
 #pragma unroll
-        for (int a = 0; a < EACH; a++) {
-            sums[a] = 0;
-            if (a * SIDE >= count) continue;
+        for (int b = 0; b < EACH; b++) at.row[x * EACH + b] = entries[a][b];
+    }
+
+    // Subtracts v w' + w v' in the first `count` rows and columns, which `Squares` squares of 16 hold, leaves the product
+    // with `next` in q, and shows the last of the rows.
+    template <int Squares> __device__ __forceinline__ void step(const Tridiagonal<Real>& at, int count) {
+        const int y = threadIdx.x / SIDE, x = threadIdx.x % SIDE;
+        Real v[EACH], w[EACH], next[EACH], sums[EACH] = {};
+        load_vector<Squares>(v, at.v + x * EACH);
+        load_vector<Squares>(w, at.w + x * EACH);
+        load_vector<Squares>(next, at.next + x * EACH);
 #pragma unroll
-            for (int b = 0; b < EACH; b++) {
-                if (b % 2 == 0 && b * SIDE >= count) break;
-                entries[a][b] -= v_rows[a] * w[b] + w_rows[a] * v[b];
+        for (int a = 0; a < Squares; a++) {
+            const Real v_row = at.v[y * EACH + a], w_row = at.w[y * EACH + a];
+#pragma unroll
+            for (int b = 0; b < Squares; b++) {
+                entries[a][b] -= v_row * w[b];
+                entries[a][b] -= w_row * v[b];
                 sums[a] += entries[a][b] * next[b];
             }
-            if (a * SIDE + y == count - 1) {
-#pragma unroll
-                for (int b = 0; b < EACH; b++) at.row[x * EACH + b] = entries[a][b];
-            }
         }
+        show(at, Squares - 1, count - 1);
         scatter_sums(sums);
         if (x % 2 == 0) at.q[y * EACH + x / 2] = sums[0];
     }
@@ -125,9 +134,9 @@ template <class Real> __device__ __forceinline__ void next_reflection(const Trid
     const int first = lane_index() * EACH, place = Matrix::place(i), place_before = Matrix::place(max(i - 1, 0));
     const Real inverse = i + 1 < at.n ? at.inverse_heights[i + 1] : Real(0);
     Real q[EACH], v[EACH], row[EACH];
-    load_vector(q, at.q + first);
-    load_vector(v, at.v + first);
-    load_vector(row, at.row + first);
+    load_vector<EACH>(q, at.q + first);
+    load_vector<EACH>(v, at.v + first);
+    load_vector<EACH>(row, at.row + first);
     Real product = 0;
 #pragma unroll
     for (int c = 0; c < EACH; c++) product += q[c] * v[c];
@@ -161,24 +170,41 @@ template <class Real> __device__ __forceinline__ void next_reflection(const Trid
     }
 }
 
+// Keeps the vector of reflection i, which is v by now: one warp's work while another one makes the next.
+template <class Real> __device__ __forceinline__ void keep_reflection(const Tridiagonal<Real>& at, int i) {
+    for (int j = lane_index(); j < i; j += 32) at.reflections[packed(i, j)] = at.v[RegisterMatrix<Real>::place(j)];
+}
+
+// A step with what `Squares` or fewer squares of 16 a side hold.
+template <int Squares, class Real>
+__device__ __forceinline__ void step_within(RegisterMatrix<Real>& matrix, const Tridiagonal<Real>& at, int count) {
+    if constexpr (Squares > 1) {
+        if (count <= (Squares - 1) * RegisterMatrix<Real>::SIDE) return step_within<Squares - 1>(matrix, at, count);
+    }
+    matrix.template step<Squares>(at, count);
+}
+
 // Reduces the matrix. Threads see what is left after the next barrier.
 template <class Real> __device__ __forceinline__ void reduce(RegisterMatrix<Real>& matrix, Tridiagonal<Real> at) {
     for (int t = threadIdx.x; t < MAX_WIDTH; t += THREADS) at.v[t] = 0, at.q[t] = 0;
     __syncthreads();
     for (int i = at.n - 1; i > 0; i--) {
-        if (warp_index() == i % WARPS) next_reflection(at, i);
-        __syncthreads();
-        matrix.step(at, i);
-        if (warp_index() == (i + WARPS / 2) % WARPS) {
-            for (int j = lane_index(); j < i; j += 32) {
-                at.reflections[packed(i, j)] = at.next[RegisterMatrix<Real>::place(j)];
-            }
+        if (warp_index() == i % WARPS) {
+            next_reflection(at, i);
+        } else if (warp_index() == (i + WARPS / 2) % WARPS && i + 1 < at.n) {
+            keep_reflection(at, i + 1);
         }
+        __syncthreads();
+        step_within<RegisterMatrix<Real>::EACH>(matrix, at, i);
         __syncthreads();
         Real* const old = at.v;
         at.v = at.next;
         at.next = old;
     }
-    if (warp_index() == 0) next_reflection(at, 0);
+    if (warp_index() == 0) {
+        next_reflection(at, 0);
+    } else if (warp_index() == 1 && at.n > 1) {
+        keep_reflection(at, 1);
+    }
     __syncthreads();
 }

@@ -175,7 +175,7 @@ fn project_shared(dtype: Dtype, columns: usize) -> usize {
     let (size, parts) = if dtype == Dtype::F32 { (4, 1) } else { (2, 2) };
     let (columns, rows) = (columns.next_multiple_of(16).min(TILE), 128 / size);
     let (row, moments) = (WIDTH * size + 16, rows * (TILE + 8) * 4 + triangle(columns) * 4);
-    let projecting = TILE * 4 + 2 * THREADS as usize * 8 + parts * columns * row + 2 * rows * row + moments;
+    let projecting = TILE * 4 + rows / 16 * TILE * 8 + parts * columns * row + 2 * rows * row + moments;
     projecting.max(finish_shared(columns)).max(mix_shared(columns))
 }
 
@@ -184,12 +184,13 @@ fn project_wide_shared(width: usize) -> usize {
 }
 
 fn finish_shared(columns: usize) -> usize {
-    3 * WIDTH * 8 + 8 * 8 + WIDTH * 4 + 8 * 4 + triangle(columns) * 8
+    5 * WIDTH * 8 + 8 * 8 + WIDTH * 4 + 8 * 4 + triangle(columns) * 8
 }
 
 fn mix_shared(columns: usize) -> usize {
     let width = columns.next_multiple_of(16);
-    width * (width + 2) * 4
+    let parts = if width <= TILE { 2 } else { 1 };
+    parts * width * (width | 16) * 4
 }
 
 const SIGNS_SHARED: usize = THREADS as usize * 8;

@@ -102,7 +102,7 @@ def gram(dtype: str, batch: int, rows: int, cols: int, sums: int) -> Launch:
             *ALIGNED,
             Share("before[e / PIECES][e % PIECES] = inside", time=1 - sums / chunks),
             # One piece of a row has its diagonal.
-            Share("for (int group = 0; group < ROW_GROUPS<Width>;", time=1 / 4),
+            Share("for (int group = 0; group < Groups;", time=1 / 4),
             Share("const bool first = done <= HALVES", to="if (warp_index() / 4 == 1)", time=1 / drains, guards=True),
             # The halves of the warps take turns.
             Share("const int i = row + (lane_index() >> 2)", to="sum = 0;", warps=1 / 2),
@@ -124,9 +124,6 @@ def solve(batch: int, cols: int, rank: int, sums: int) -> Launch:
     lanes = max(THREADS // 2 ** math.ceil(math.log2(rank)), 1)
     narrowings = math.ceil(math.log((0.5 + 2**-8) * 2**26) / math.log(lanes + 1))
     one = 1 / WARPS
-    # Vectors that a warp takes another one out of, four together.
-    others = [ceil(rank - 1 - j, WARPS) for j in range(rank)]
-    used = sum(others) / sum(ceil(left, 4) * 4 for left in others)
     return Launch(
         "svd_solve_f32",
         "svd/solve.cu",
@@ -144,48 +141,48 @@ def solve(batch: int, cols: int, rank: int, sums: int) -> Launch:
             Runs("for (int chunk = 0; chunk < chunks; chunk++) sum +=", sums if sums > 1 else 0, {"LDG": 1}),
             Runs("t += THREADS) at.v[t] = 0", WIDTH / THREADS, {"STS": 2}),
             Runs("for (int i = at.n - 1; i > 0; i--)", cols - 1),
-            Runs("for (int j = lane_index(); j < i; j += 32) {", [ceil(i, 32) for i in steps], {"LDS": 1}),
+            Runs("for (int j = lane_index(); j < i; j += 32) at.reflections", [ceil(i, 32) for i in steps], {"LDS": 1}),
             Runs("for (int j = lane_index(); j < at.n; j += 32) {", pieces, {"FADD": 4}),
-            Runs("for (int j = threadIdx.x; j < at.n;", cols / THREADS, {"STS": 3}),
+            Runs("for (int j = threadIdx.x; j < round_up(at.n", cols / THREADS, {"STS": 3}),
             Runs("while (lanes > 1 &&", math.log2(32 / min(lanes, 32)), {"ISETP": 2}),
-            Runs("for (int first = 0; first < count;", ceil(rank * lanes, THREADS)),
+            Runs("for (int first = 0; first < count; first += THREADS / lanes", ceil(rank * lanes, THREADS)),
             Runs("while (width > Limits<Real>::RESOLUTION)", narrowings),
-            Runs("for (int k = 1; k < at.n; k++)", cols - 1, {"FADD": 1}),
+            Runs("for (int first = 0; first < at.n; first += AHEAD)", ceil(cols, 4), {"FADD": 4}),
             Runs("while (rank < p.columns &&", rank, {"LDS": 1}),
             Runs("i++) left -= values[i] * share", 0),
             Runs("i < p.columns; i += THREADS) {", 0),
             Runs("i < count * blocks; i += THREADS)", rank * ceil(cols, 4) / THREADS, {"ST": 4}),
-            Runs("for (int step = 1; step <= MOST_STEPS;", 1, {"loops": 5}),
-            Runs("for (int pass = 0; pass < MOST_PASSES", 1, {"loops": 2}),
+            Runs("for (int step = 1; step <= MOST_STEPS;", 1, {"loops": 4}),
+            Runs("for (int pass = 0; pass < MOST_PASSES", 1),
             Runs("for (int vector = threadIdx.x;", ceil(rank, 32), {"loops": 4}),
-            Runs("for (int k = 0; k + 1 < at.n; k++)", cols - 1, {"MUFU": 1}),
-            Runs("for (int k = at.n - 2; k >= 0; k--)", cols - 1, {"ST": 1}),
+            Runs("for (int first = 0; first < last; first += AHEAD)", (cols - 1) / 4, {"MUFU": 4}),
+            Runs("for (int first = last - 1; first >= 0;", (cols - 1) / 4, {"ST": 4}),
             Runs("for (int i = warp_index(); i < count;", rank / WARPS),
             Runs("for (int i = lane_index(); i < count; i += 32) exact &=", ceil(rank, 32), {"LDS": 1}),
-            Runs("k += 32) squares += x[k] * x[k];", pieces, {"FFMA": 1}),
-            Runs("k += 32) x[k] *= scale", pieces, {"ST": 1}),
-            Runs("for (int j = 0; j < count; j++)", rank),
-            Runs("for (int first = j + 1 + warp_index();", [ceil(left, 4) for left in others], {"loops": 5}),
-            Runs("for (int k = lane_index(); k < at.n; k += 32) { @ first < count;", pieces, {"FFMA": 4}),
-            Runs("k += 32) at.vectors[other * at.stride + k] -=", pieces, {"ST": 1}),
+            Runs("for (int first = 0; first < count; first += TOGETHER", ceil(rank, 32), {"loops": 5}),
+            Runs("for (int j = 0; j < first; j++) panel.remove(j);", 0),
+            Runs("for (int j = first + i * WARPS;", min(rank, WARPS), {"SHFL": 20}),
             Runs("for (int k = lane_index(); k < at.n; k += 32) { @ are_exact", pieces, {"FFMA": 1}),
             Runs("i < packed(n, 0); i += THREADS) memory.eigen.factors", 0),
             Runs("for (int first = 0; first < rank;", ceil(rank, 32), {"loops": 16}),
-            Runs("for (int i = max(2, last * Lanes + 1);", 8, {"SHFL": 3}),
+            Runs("for (int i = first; i <= end; i++)", 8, {"SHFL": 3}),
             Runs("for (int i = threadIdx.x; i < rank;", rank / THREADS, {"STG": 1}),
         ],
         shares=[
             # One warp at a time makes the next reflection, and another one keeps it.
-            Share("if (warp_index() == i % WARPS) next_reflection", warps=one),
-            Share("if (warp_index() == (i + WARPS / 2) % WARPS) {", to="}", warps=one),
-            Share("if (warp_index() == 0) next_reflection", warps=one),
-            # What is left of the matrix, by squares of 16.
-            Share("entries[a][b] -= v_rows", to="next[b];", time=mean([ceil(i, 16) * ceil(i, 32) / 32 for i in steps])),
-            Share("at.row[x * EACH + b] = entries[a][b];", time=1 / 8, warps=one),
+            Share("if (warp_index() == i % WARPS) {", to="}", warps=one),
+            Share("keep_reflection(at, i + 1);", warps=one),
+            Share("next_reflection(at, 0);", to="keep_reflection(at, 1);", warps=one),
+            # What is left of the matrix, by squares of 16: the version for all of it is taken, with the mean of the work of
+            # those for less. It loads more of the vectors than they do, and is found by fewer comparisons.
+            Share("return step_within<Squares - 1>(matrix, at, count);", time=0),
+            Share("entries[a][b] -= v_row", to="next[b];", time=mean([ceil(i, 16) ** 2 / 64 for i in steps])),
+            Share("show(at, a, last);", time=1 / 8, warps=one),
+            Share("show(at, Squares - 1, count - 1);", warps=one),
             Share("vector < count && warp_index() == 0", warps=one),
-            Share(f"return Real(partials.{'entry' if sums == 1 else 'only'}(i, j)", time=0),
-            Share("if (other < count) products[i] +=", time=used),
-            Share("if (other >= count) break;", to="-= share * x[k]", time=used),
+            Share(f"return partials.{'entry' if sums == 1 else 'only'}(i, j)", time=0),
+            # Whose turn it is shows its vector.
+            Share("if (j % WARPS == warp_index()) {", to="}", warps=one),
         ],
     )
 
@@ -194,16 +191,19 @@ def project(dtype: str, batch: int, rows: int, cols: int, rank: int, output: str
     """The last block of each matrix, one of `chunks`, judges it, and mixes what is not orthonormal."""
     chunks, size, blocks = ceil(rows, CHUNK), SIZE[dtype], rank // 16
     tile_rows, skewed = 128 // size, output == "usv" and factors == "f32"
-    k, products, kept = (8, 6, 4) if dtype == "f32" else (16, 4, 2)
-    # Blocks of 16 columns are dealt out to so many warps, which keep registers for `each` at most.
-    each, dealt = TILE // 16 // kept, ceil(blocks, kept)
+    k, products, dealt = (8, 6, 4) if dtype == "f32" else (16, 4, 2)
+    # Blocks of 16 columns are dealt out to so many warps; those that have any make one, or two.
+    busy = min(blocks, dealt)
+    each = 1 if blocks <= dealt else TILE // 16 // dealt
     twice = rows / chunks if skewed else 0
     mixed = batch * rows * rank * SIZE[factors] if skewed else 0
-    drains = PARTIAL * 2 // tile_rows
-    columns = {"time": dealt / each, "warps": blocks / dealt / kept}
-    squares = {"time": blocks / 4, "warps": triangle(blocks) / blocks / 4}
-    drained = {"time": squares["time"], "warps": squares["warps"] / 2}
-    made = twice / 16 * blocks * blocks * 12
+    # Of moments a warp has a row of squares, for some rows of a tile.
+    across = 2 if rank <= 32 else 4
+    groups = min(WARPS // across, tile_rows // 16)
+    drained = min(groups * PARTIAL, CHUNK)
+    made = CHUNK // 16 * busy * each * cols // k * products
+    moments = CHUNK // 16 * triangle(blocks) * 6
+    multiplied = f"for (int k = 0; k < width; k += {k}) @ make<"
     return Launch(
         f"svd_project_{dtype}",
         "svd/project.cu",
@@ -217,42 +217,42 @@ def project(dtype: str, batch: int, rows: int, cols: int, rank: int, output: str
         loops=[
             copied(tile_rows * size),
             *UNALIGNED,
-            Runs("for (int k = warp_index(); k < columns;", rank / WARPS, {"loops": 1}),
-            Runs("for (int i = lane_index(); i < width;", cols // 32, {"LDG": 1}),
-            Runs("for (int row = start; row < end; row += ROWS)", CHUNK // tile_rows),
-            Runs(f"for (int k = 0; k < width; k += {k})", cols // k, {"HMMA": products * each}),
-            Runs("for (int k = warp_index() / 4 * Part::ROWS; k < Rows;", tile_rows // 16, {"HMMA": 24}),
-            *([Runs("for (int row = group; row < Rows;", tile_rows // 8, {"FFMA": 2})] if tile_rows > 32 else []),
+            Runs("for (int k = warp_index(); k < columns;", rank / WARPS, {"LDG": 4}),
+            Runs("for (int row = start; row < end; row += ROWS)", CHUNK // tile_rows, {"loops": 4 if dtype == "f32" else 6 + (each > 1)}),
+            Runs(f"{multiplied}1>(p", cols // k if each == 1 else 0, {"HMMA": products}),
+            *([] if dtype == "f32" else [Runs(f"{multiplied}BLOCKS<T>>(p", cols // k if each > 1 else 0, {"HMMA": 2 * products})]),
+            *([Runs("for (int k = group * Part::ROWS; k < Rows;", tile_rows // 16 / groups, {"HMMA": 24})] if tile_rows > 32 else []),
+            Runs("for (int turn = 0; turn < groups;", groups, {"BAR": 1}),
             Runs("for (int i0 = warp_index(); i0 < columns;", ceil(rank, WARPS * 4), {"STG": 8}),
             *judging(cols, rank, chunks, output, skewed, 1 / chunks),
             *mixing(rank, twice),
         ],
         shares=[
             *ALIGNED,
-            Share("const int column = block_column<T>(block);", to="mma_m16n8k16(products[block].small[1]", **columns),
-            Share("const float x = tile[(row + group", to="mma_m16n8k8_tf32(products[0].large[j]", **columns),
-            Share("if (block_column<T>(block) >= columns) break;", to="store_pair(p.tall, p.tall_dtype", **columns),
-            Share("own.load(result, k, q * 16);", warps=blocks / 4),
-            Share("if (j > q) break;", to="add_product(sums[j], own, other)", **squares),
-            Share("if (warp_index() / 4 == 0) drain(", to="if (warp_index() / 4 == 1)", time=1 / drains, guards=True),
-            Share("const int i = row + (lane_index() >> 2)", to="sum = 0;", **drained),
-            Share("fmax(left_out(p, at)", warps=1 / WARPS),
-            Share("x[block][half] = load_four(p", time=blocks / 4),
-            Share("if (first + tile * 8 >= width) break;", to="split_tf32(from[", time=blocks / 2 / ceil(blocks, 2)),
-            Share("mma_m16n8k8_tf32(two[i], a_low,", to="two[i], a, b[i][0]", time=blocks / 2 / ceil(blocks, 2)),
+            Share("make<1>(p, tile,", time=each == 1),
+            Share("make<BLOCKS<T>>(p, tile,", time=each > 1),
+            Share("multiply<Blocks>(products, tile,", warps=busy / dealt),
+            Share("store<true, Blocks>(p", time=factors == "f32"),
+            Share("store<false, Blocks>(p", time=factors != "f32"),
+            Share("if (block_column<T>(block) >= columns) break;", to="left - column, p.columns %", warps=blocks / each / dealt),
+            Share("own.load(high, k, q * 16);", to="own_low.load(", warps=blocks * groups / WARPS),
+            # Squares of the longest row, and how many of them the mean row has.
+            Share("if (j > q) break;", to="add_product(sums[j], own, other)", time=blocks / 4, warps=groups * triangle(blocks) / blocks / WARPS),
+            Share("crossed.drain_all(", time=tile_rows / drained, guards=True),
+            Share("if (q < j) break;", to="drain(sums[j], triangle,", time=blocks / 4, warps=triangle(blocks) / blocks / WARPS),
+            *mixing_shares(rank),
             # Odd numbers of columns, and 16 bits.
             Share("const auto entry = [&](int k)", to="return {entry(column)", time=0),
             Share("if (count > 0) store_entry(", to="if (count > 1) store_entry(", time=0),
-            Share("if (block * 16 >= rank) break;", to="mma_m16n8k8_tf32(two[i], a, b[i][0]", time=blocks / 4),
         ],
-        expect={"HMMA": CHUNK // 16 * blocks * cols // k * products + CHUNK // 8 * triangle(blocks) * 6 + made},
+        expect={"HMMA": made + moments + twice / 16 * blocks * blocks * 12},
     )
 
 
 def project_shared(size: int, rank: int) -> int:
     parts, rows, row = 1 if size == 4 else 2, 128 // size, WIDTH * size + 16
     moments = rows * (TILE + 8) * 4 + triangle(rank) * 4
-    projecting = TILE * 4 + 2 * THREADS * 8 + parts * rank * row + 2 * rows * row + moments
+    projecting = TILE * 4 + rows // 16 * TILE * 8 + parts * rank * row + 2 * rows * row + moments
     return max(projecting, finish_shared(rank), mix_shared(rank))
 
 
@@ -267,42 +267,61 @@ def judging(cols: int, rank: int, chunks: int, output: str, skewed: bool, share:
             Runs("for (int i = warp_index(); i < at.rank; @ is_orthonormal", compared / WARPS),
             Runs("for (int j = lane_index(); j <= i; j += 32) near", row_pieces(rank), {"DADD": 1}),
         ),
+        Runs("for (int i = threadIdx.x; i < at.rank; i += THREADS) shared.columns", factorized / THREADS, {"STS": 1}),
         *nested(
-            Runs("for (int k = 0; k < at.rank; k++) @ cholesky(at)", factorized),
-            Runs("for (int l = 0; l < k; l++) left -=", range(rank), {"DFMA": 1}),
+            Runs("for (int k = 0; k < at.rank; k++) {", factorized),
+            Runs("for (int i = k + 1 + warp_index();", [ceil(rank - 1 - k, WARPS) for k in range(rank)]),
+            Runs("for (int j = lane_index(); j <= i; j += 32) {", row_pieces(rank), {"DFMA": 1}),
         ),
         *nested(
-            Runs("for (int i = warp_index(); i < at.rank; @ strays(at)", factorized / WARPS),
-            Runs("for (int l = lane_index(); l < i;", [ceil(i, 32) for i in range(rank)], {"DFMA": 1}),
+            Runs("for (int i = warp_index(); i < at.rank; @ invert(at)", factorized / WARPS),
+            Runs("for (int j = lane_index(); j <= i; j += 32) at.moments", row_pieces(rank), {"DMUL": 1}),
         ),
-        Runs("for (int k = 0; k < at.rank; k++) @ left_out(p, at)", share * rank, {"DADD": 1}),
-        *nested(
-            Runs("for (int k = at.rank - 1; k >= 0; k--)", factorized),
-            Runs("for (int l = k + 1; l <= i; l++)", range(rank), {"DFMA": 1}),
-        ),
+        Runs("for (int i = lane_index(); i < at.rank; i += 32) {", factorized / 32, {"DFMA": 1}),
+        Runs("for (int k = lane_index(); k < at.rank; @ left_out(p, at)", share * ceil(rank, 32), {"DADD": 1}),
         Runs("for (int j = 0; j < at.rank; j++) place", share * rank, {"LDS": 1}),
         Runs("for (int k = threadIdx.x; k < p.columns", share, {"STG": 1}),
-        Runs("for (int row = warp_index(); row < p.width;", share * cols / WARPS),
-        Runs("for (int k = lane_index(); k < p.columns;", ceil(rank, 32), {"STG": 2}),
+        Runs("for (int k = lane_index(); k < p.columns;", share * ceil(rank, 32)),
+        Runs("for (int first = warp_index() * TOGETHER;", cols / WARPS / 8, {"LDG": 8}),
         Runs("for (int row = warp_index(); row < at.rank;", share * rank / WARPS),
-        Runs("for (int k = lane_index(); k < at.rank;", ceil(rank, 32), {"STG": 1}),
+        Runs("for (int k = lane_index(); k < at.rank; @ write(p, at", ceil(rank, 32), {"STG": 1}),
     ]
 
 
 def finish_shared(rank: int) -> int:
-    return 3 * WIDTH * 8 + 8 * 8 + WIDTH * 4 + 8 * 4 + triangle(rank) * 8
+    return 5 * WIDTH * 8 + 8 * 8 + WIDTH * 4 + 8 * 4 + triangle(rank) * 8
 
 
 def mixing(rank: int, rows: float) -> list[Runs]:
     """A product of so many rows with what makes their columns orthonormal."""
+    few = rank <= 32
+    versions = [("32>(p", few, 48), ("SVD_PROJECTED>(p", not few, 96)]
     return [
-        Runs("for (int i = threadIdx.x; i < width * width;", rank * rank / THREADS * (rows > 0), {"LDG": 1}),
-        *nested(
-            Runs("for (int row = start + warp_index() * 16 + group;", rows / 16 / WARPS),
-            Runs("for (int first = 0; first < width;", ceil(rank, 32), {"HMMA": 96}),
-        ),
+        runs
+        for version, taken, hmma in versions
+        for runs in (
+            Runs(f"for (int i = threadIdx.x; i < width * width; @ mix_rows<{version}", rank * rank / THREADS * taken * (rows > 0), {"LDG": 1}),
+            *nested(
+                Runs(f"for (int row = first_row; @ mix_rows<{version}", rows / 16 / WARPS * taken),
+                Runs(f"for (int first = 0; first < width; @ mix_rows<{version}", ceil(rank, 32), {"HMMA": hmma}),
+            ),
+        )
+    ]
+
+
+def mixing_shares(rank: int) -> list[Share]:
+    few, blocks = rank <= 32, rank // 16
+    kept, pairs = 2 if few else 4, blocks / 2 / ceil(blocks, 2)
+    return [
+        Share("mix_rows<32>(p", time=few),
+        Share("mix_rows<SVD_PROJECTED>(p", time=not few),
+        Share("const float4 four = load_four(p", to="row + half * 8 < end);", time=blocks / kept),
+        Share("if (block * 16 >= rank) break;", to="a[step], b[i].high[step * 2]", time=blocks / kept),
+        Share("if (first + tile * 8 >= width) break;", to="a[step], b[i].high[step * 2]", time=pairs),
+        # What is mixed is stored in f32.
+        Share("const int column = first + tile * 8;", to="p.columns - column, p.columns % 2", time=0),
     ]
 
 
 def mix_shared(rank: int) -> int:
-    return rank * (rank + 2) * 4
+    return 2 * rank * (rank | 16) * 4
