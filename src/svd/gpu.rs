@@ -360,7 +360,12 @@ struct Parts {
 impl Parts {
     fn new(out: &mut Svd) -> Result<Self> {
         let s = if out.s.is_empty() { Address::NULL } else { out.s.address_mut(OP)? };
-        Ok(Self { u: out.u.address_mut(OP)?, s, v: out.v.address_mut(OP)?, verdicts: out.table.address_mut(OP)? })
+        let (u, v) = (out.u.address_mut(OP)?, out.v.address_mut(OP)?);
+        if [u, v].iter().any(|factor| !factor.get().is_multiple_of(16)) {
+            let found = "out.u or out.v at an address that is not a multiple of 16";
+            return Err(Error::shape(OP, found, "factors that kernels can write in words of 16 bytes"));
+        }
+        Ok(Self { u, s, v, verdicts: out.table.address_mut(OP)? })
     }
 
     fn outputs(&self, wide: bool) -> Outputs {
