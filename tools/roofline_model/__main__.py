@@ -44,7 +44,7 @@ def run(args: argparse.Namespace) -> None:
     seconds = None
     if args.measured:
         try:
-            seconds = report.measured(json.loads(args.measured.read_text()), args.op, shape)
+            seconds = report.measured(json.loads(args.measured.read_text()), args.op, shape, args.operation.SHAPE)
         except (OSError, ValueError, KeyError, TypeError) as fault:
             raise Refusal(f"{args.measured}: no result of kvbench: {fault!r}") from None
         if seconds is None:

@@ -59,10 +59,11 @@ def loops_table(row: dict) -> str:
     return f"{row['kernel']}: {row['block_cycles']} cycles for a block alone\n\n{aligned(lines, left=2)}"
 
 
-def measured(document: dict, op: str, shape: dict) -> float | None:
-    """Seconds that a kvbench result has for this case on a GPU; None when it does not have it."""
+def measured(document: dict, op: str, shape: dict, usual: dict) -> float | None:
+    """Seconds that a kvbench result has for this case on a GPU; None when it does not have it. What a result does not
+    name is as `usual`."""
     for row in document["rows"]:
-        asked = {**row["params"], "dtype": row["dtype"]}
+        asked = {**usual, **row["params"], "dtype": row["dtype"]}
         same = row["op"] == op and all(str(asked.get(name)) == str(value) for name, value in shape.items())
         if same and row["device"].startswith("cuda") and row["seconds"]:
             return row["seconds"]["median"]

@@ -288,9 +288,12 @@ class Measured(unittest.TestCase):
         shape = {"batch": 512, "dtype": "bf16"}
         row = {"op": "svd", "params": {"batch": 512}, "device": "cuda:0", "dtype": "bf16", "seconds": {"median": 2e-3}}
         others = [{**row, "dtype": "f32"}, {**row, "device": "cpu"}]
-        self.assertEqual(report.measured({"rows": [*others, row]}, "svd", shape), 2e-3)
-        self.assertIsNone(report.measured({"rows": others}, "svd", shape))
-        self.assertIsNone(report.measured({"rows": [row]}, "svd", {**shape, "batch": 16}))
+        self.assertEqual(report.measured({"rows": [*others, row]}, "svd", shape, {}), 2e-3)
+        self.assertIsNone(report.measured({"rows": others}, "svd", shape, {}))
+        self.assertIsNone(report.measured({"rows": [row]}, "svd", {**shape, "batch": 16}, {}))
+        named, usual = {**shape, "output": "usv"}, {"output": "usv"}
+        self.assertEqual(report.measured({"rows": [row]}, "svd", named, usual), 2e-3)
+        self.assertIsNone(report.measured({"rows": [row]}, "svd", {**shape, "output": "latents"}, usual))
         times = timing.Times(memory=1.6e-3, l2=0, units={}, latency=0, compute=0, gap=0, cycles=1, loops=[])
         for seconds, missed in ((2e-3, False), (2.1e-3, True), (1.1e-3, True), (None, False)):
             document = report.total("svd", "h200", shape, [(LAUNCH, 2, times)], seconds)
