@@ -337,6 +337,22 @@ fn factors_in_sixteen_bits_are_the_f32_ones_rounded() {
 }
 
 #[test]
+fn latents_beyond_sixteen_bits_are_infinite_there_and_nowhere_else() {
+    let (_, a) = large(3, [70, 20], &spectrum("power law", 20));
+    let data: Vec<f32> = a.data.iter().map(|x| 1e7 * *x as f32).collect();
+    let tensor = Tensor::from_slice(&data, &[70, 20], &Device::cpu()).expect("memory");
+    let latents = |factors| {
+        let svd = run(&tensor, Rank::Fixed(4), &Options { output: Output::LatentDecoder, factors, ..Options::default() });
+        assert!(verdict(&svd).info == Info::Solved(Rung::Single) && verdict(&svd).tail.is_finite());
+        assert!(svd.v.to_f32_vec().expect("host").iter().all(|x| x.is_finite()));
+        svd.u.to_f32_vec().expect("host")
+    };
+    let (half, single) = (latents(Dtype::F16), latents(Dtype::F32));
+    assert!(half.iter().zip(&single).all(|(half, x)| half.is_infinite() == (x.abs() >= 65520.0)));
+    assert!(half.iter().any(|x| x.is_infinite()) && latents(Dtype::BF16).iter().all(|x| x.is_finite()));
+}
+
+#[test]
 fn a_thousand_seeds_keep_the_promises_of_both_modes() {
     let stream = lowkey::philox::Stream::new(77, 0);
     for seed in 0..1000u64 {

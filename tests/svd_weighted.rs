@@ -125,6 +125,25 @@ fn weights_of_their_own_or_one_for_all_and_halves_in_and_out() {
 }
 
 #[test]
+fn the_scale_of_a_weight_changes_nothing_and_overflows_nothing() {
+    let (x, w) = (normal(2, 90, 24), weight(3, 24, 1.0));
+    let options = Options { factors: Dtype::F16, ..Options::default() };
+    let at = |scale: f64| {
+        let scaled = Matrix { data: w.data.iter().map(|x| x * scale).collect(), ..w };
+        svd::weighted(&tensor(&x), &tensor(&scaled), Rank::Fixed(6), &options).expect("a valid call")
+    };
+    let once = at(1.0);
+    let norm = wide(&tensor(&x)).iter().map(|x| x * x).sum::<f64>().sqrt();
+    for scale in [2f64.powi(40), 2f64.powi(-40)] {
+        let found = at(scale);
+        for (a, b) in [(&found.encoder, &once.encoder), (&found.decoder, &once.decoder), (&found.svd.u, &once.svd.u)] {
+            assert_eq!(wide(a), wide(b), "scaled by {scale:e}");
+        }
+    }
+    assert!(wide(&once.svd.u).iter().all(|x| x.abs() < 2.0 * norm), "latents have the size of the rows");
+}
+
+#[test]
 fn weights_that_do_not_fit_have_their_own_errors() {
     let zeros = |shape: &[usize], dtype| Tensor::zeros(shape, dtype, &Device::cpu()).expect("memory");
     let refused = |x: &Tensor, w: &Tensor| svd::weighted(x, w, Rank::Fixed(1), &Options::default()).expect_err("a refusal");
@@ -132,6 +151,14 @@ fn weights_that_do_not_fit_have_their_own_errors() {
     assert!(refused(&x, &zeros(&[4, 4], Dtype::F32)).to_string().contains("weight [4, 4]; expected [2, 3, 3] or [3, 3]"));
     assert!(matches!(refused(&x, &zeros(&[3, 3], Dtype::BF16)), Error::Dtype { .. }));
     assert!(refused(&zeros(&[0, 5, 3], Dtype::F32), &zeros(&[3, 3], Dtype::F32)).to_string().contains("at least one"));
+    // What cannot be made is refused before the weight is looked at.
+    let infinite = Tensor::from_slice(&[f32::INFINITY; 9], &[3, 3], &Device::cpu()).expect("memory");
+    for rank in [Rank::Fixed(0), Rank::Fixed(4), Rank::Tolerance { relative: 1.5, max: 2 }] {
+        let call = svd::weighted(&x, &infinite, rank, &Options::default());
+        assert!(matches!(call, Err(Error::Shape { .. })), "{call:?}");
+    }
+    let options = Options { factors: Dtype::I8, ..Options::default() };
+    assert!(matches!(svd::weighted(&x, &infinite, Rank::Fixed(1), &options), Err(Error::Dtype { .. })));
     let nan = Tensor::from_slice(&[f32::NAN; 9], &[3, 3], &Device::cpu()).expect("memory");
     assert!(matches!(refused(&x, &nan), Error::Numeric { .. }));
 }
@@ -247,4 +274,22 @@ fn one_segment_is_a_plain_call() {
     let plain = svd::truncated(&a, Rank::Fixed(5), &Options::default()).expect("a valid call");
     let ragged = svd::truncated_ragged(&a, &[0, 40], Rank::Fixed(5), &Options::default()).expect("a valid call");
     assert_eq!(bits(&plain), bits(&ragged));
+}
+
+#[test]
+fn segments_that_are_sketched_lie_beside_small_ones() {
+    let (lengths, width, rank) = ([40, 1100, 9, 1030, 300], 1030, 5);
+    let (rows, offsets) = cache(&lengths, 1, width);
+    let rows = rows.select(1, 0).expect("a head");
+    for output in [Output::Usv, Output::ValuesOnly] {
+        let options = Options { output, ..Options::default() };
+        let all = svd::truncated_ragged(&rows, &offsets, Rank::Fixed(rank), &options).expect("a valid call");
+        for (i, pair) in offsets.windows(2).enumerate() {
+            let segment = rows.narrow(0, pair[0], pair[1] - pair[0]).expect("rows");
+            let alone = svd::truncated(&segment, Rank::Fixed(rank), &options).expect("a valid call");
+            assert_eq!(all.verdicts().expect("host")[i], alone.verdicts().expect("host")[0], "{output:?} segment {i}");
+            assert_eq!(wide(&all.s.select(0, i).expect("a segment")), wide(&alone.s), "{output:?} segment {i}");
+            assert_eq!(wide(&all.v.select(0, i).expect("a segment")), wide(&alone.v), "{output:?} segment {i}");
+        }
+    }
 }

@@ -61,7 +61,7 @@ impl<'a> Target<'a> {
                 (basis.clone(), basis)
             }
             Some(weights) => {
-                let weights: Vec<f32> = weights.chunks_exact(n * n).flat_map(|weight| normalized(weight, n)).collect();
+                let weights: Vec<f32> = weights.iter().map(|x| *x as f32).collect();
                 let weights = Tensor::from_slice(&weights, &[heads, n, n], &Device::cpu())?;
                 let found = svd::weighted(&rows, &weights, Rank::Fixed(rank), &Options::default())?;
                 (found.encoder.to_f32_vec()?, found.decoder.to_f32_vec()?)
@@ -83,14 +83,6 @@ fn root(n: usize, moment: impl Fn(usize, usize) -> f64) -> Result<Vec<f32>> {
     values.iter_mut().for_each(|value| *value = value.max(0.0));
     let root = svd::symmetric_power(&values, vectors.as_ref(), 0.5);
     Ok((0..n * n).map(|i| root[(i / n, i % n)] as f32).collect())
-}
-
-/// A weight scaled to a mean eigenvalue of 1, which changes no subspace and keeps latents at the size of the rows, within
-/// reach of 16-bit floats.
-fn normalized(weight: &[f64], n: usize) -> impl Iterator<Item = f32> {
-    let mean = (0..n).map(|i| weight[i * n + i]).sum::<f64>() / n as f64;
-    let scale = if mean > 0.0 { 1.0 / mean } else { 1.0 };
-    weight.iter().map(move |x| (x * scale) as f32)
 }
 
 /// The sum of R_D M R_D' over the relative positions D = 0..window of causal pairs, each as often as a window has it: logits

@@ -1,6 +1,7 @@
 //! From an orthonormal basis V of the row space to U, s and V: projection, orthogonalization, order and signs.
 
 use super::{
+    dense::{Pivots, cholesky, invert},
     desks::{Desk, Desks},
     kernels::{Precision, padded},
     source::{BLOCK, Source},
@@ -8,8 +9,8 @@ use super::{
 };
 use crate::Result;
 
-/// A pivot of the Cholesky factor below this share of its diagonal sends U to be orthogonalized column by column.
-const PIVOT: f64 = 0.25;
+/// A pivot of the Cholesky factor below this sends U to be orthogonalized column by column.
+const PIVOTS: Pivots = Pivots { share: 0.25, diagonal: 1e-4 };
 /// A column of which less than this is left beside the others holds rounding only, and is replaced.
 const REMAINDER: f64 = 1e-4;
 /// A pass that leaves this much of a column has orthogonalized it ("twice is enough").
@@ -126,22 +127,12 @@ impl<'a> Factors<'a> {
         for i in 0..rank {
             self.lengths[i] = self.moments[i * width + i].max(0.0).sqrt();
         }
+        if !cholesky(self.moments, rank, width, PIVOTS) {
+            return None;
+        }
         let mut strays = 0.0;
-        for i in 0..rank {
-            let diagonal = self.moments[i * width + i];
-            for l in 0..i {
-                let (above, row) = self.moments.split_at_mut(i * width);
-                let above = &above[l * width..][..width];
-                let factor = above[i];
-                row[i..rank].iter_mut().zip(&above[i..rank]).for_each(|(x, y)| *x -= factor * y);
-                strays += (factor * self.s[i]).powi(2);
-            }
-            let row = &mut self.moments[i * width..][..rank];
-            let pivot = row[i];
-            if !(pivot > PIVOT * diagonal && diagonal > 1e-4) {
-                return None;
-            }
-            row[i..].iter_mut().for_each(|x| *x /= pivot.sqrt());
+        for (l, row) in self.moments.chunks_exact(width).take(rank).enumerate() {
+            strays += (l + 1..rank).map(|i| (row[i] * self.s[i]).powi(2)).sum::<f64>();
         }
         for i in 0..rank {
             self.s[i] *= self.moments[i * width + i];
@@ -152,7 +143,7 @@ impl<'a> Factors<'a> {
     /// tall = tall R^-1, with the factor that [`Factors::cholesky`] left.
     pub(super) fn orthogonalize(&mut self, rank: usize, desks: &mut Desks, tall: &mut [f32], stride: usize) -> Result<()> {
         let width = padded(rank);
-        self.invert(rank);
+        invert(self.moments, &mut self.inverse[..width * width], rank, width);
         let inverse = &mut bytemuck::cast_slice_mut::<f64, f32>(self.partial)[..width * width];
         inverse.iter_mut().zip(&*self.inverse).for_each(|(to, from)| *to = *from as f32);
         let inverse = &*inverse;
@@ -165,24 +156,6 @@ impl<'a> Factors<'a> {
             Ok(())
         };
         desks.share(tall.chunks_mut(BLOCK * stride), product, |_| ())
-    }
-
-    /// The inverse of the upper triangular factor.
-    fn invert(&mut self, rank: usize) {
-        let width = padded(rank);
-        self.inverse[..width * width].fill(0.0);
-        for i in (0..rank).rev() {
-            let (above, below) = self.inverse.split_at_mut((i + 1) * width);
-            let row = &mut above[i * width..];
-            row[i] = 1.0;
-            for l in i + 1..rank {
-                let factor = self.moments[i * width + l];
-                let other = &below[(l - i - 1) * width..][..rank];
-                row[l..rank].iter_mut().zip(&other[l..]).for_each(|(x, y)| *x -= factor * y);
-            }
-            let diagonal = self.moments[i * width + i];
-            row[i..rank].iter_mut().for_each(|x| *x /= diagonal);
-        }
     }
 
     /// Orthonormalizes the columns of `tall` one by one, scaling s by what is left of each; columns that hold rounding only

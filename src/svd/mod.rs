@@ -4,6 +4,7 @@
 //! matrix by another of lower rank", Psychometrika 1936).
 
 mod cpu;
+mod dense;
 mod desks;
 mod eigen;
 mod factors;
@@ -18,6 +19,7 @@ mod sizes;
 mod sketch;
 mod solver;
 mod source;
+mod stopping;
 mod vector;
 mod verdict;
 mod watch;
@@ -112,7 +114,8 @@ pub enum Output {
     #[default]
     Usv,
     /// u: latents A V [m, r]; s: r values; v: decoder V [n, r], its columns orthonormal: A ~ u v'. What a cache stores. Latents of
-    /// rows that were not in A are those rows times V.
+    /// rows that were not in A are those rows times V. A latent beyond what [`Options::factors`] reaches (65 504 in f16) is
+    /// infinite there, as in any conversion, and no verdict says so: bf16 and f32 reach as far as s does.
     LatentDecoder,
     /// u: Q [m, r], its columns orthonormal; s: nothing; v: (Q'A)' [n, r]: A ~ u v'.
     Qb,
@@ -141,7 +144,7 @@ pub struct Options {
     pub mode: Mode,
     /// What to make of each matrix.
     pub output: Output,
-    /// Dtype of [`Svd::u`] and [`Svd::v`]: f32, f16 or bf16. s is always f32.
+    /// Dtype of [`Svd::u`] and [`Svd::v`]: f32, f16 or bf16. s is always f32, and infinite where it is beyond that.
     pub factors: Dtype,
     /// Where the ladder starts. A caller who knows his matrices to be ill-conditioned saves the first attempt.
     pub start: Rung,
@@ -370,12 +373,16 @@ fn check_input(a: &Tensor, rank: Rank) -> Result<()> {
         let found = format!("a {:?} with strides {:?}", a.shape(), a.strides());
         return Err(Error::shape(OP, found, "a last axis with stride 1"));
     }
-    if let Rank::Tolerance { relative, .. } = rank
-        && !(0.0..1.0).contains(&relative)
-    {
-        return Err(Error::shape(OP, format!("a tolerance of {relative}"), "0 <= relative < 1"));
+    check_rank(rank)
+}
+
+fn check_rank(rank: Rank) -> Result<()> {
+    match rank {
+        Rank::Tolerance { relative, .. } if !(0.0..1.0).contains(&relative) => {
+            Err(Error::shape(OP, format!("a tolerance of {relative}"), "0 <= relative < 1"))
+        }
+        _ => Ok(()),
     }
-    Ok(())
 }
 
 fn check_output(a: &Tensor, sizes: &Sizes, segments: &[usize], options: &Options, out: &Svd) -> Result<()> {

@@ -1,5 +1,5 @@
 //! What a sketch is made with: products in panels of a fixed size, each by one thread, so that bits do not depend on how many
-//! there are; and the factorization of moments.
+//! there are.
 
 use std::{
     ops::Range,
@@ -16,8 +16,6 @@ pub(super) const PANEL: usize = 512;
 pub(super) const DEPTH: usize = 1024;
 /// Two tiles of an f32 matrix.
 pub(super) const TILES: usize = 2 * PANEL * DEPTH;
-/// Columns whose Cholesky pivots keep this share of their diagonal are orthonormalized by way of their moments.
-const PIVOT: f64 = 1e-5;
 
 /// Gives every panel of `out` to some thread, with two tiles to work with.
 pub(super) fn panels<T: Send>(
@@ -82,38 +80,4 @@ pub(super) fn squared_lengths(rows: &[f32], width: usize) -> Vec<f64> {
         lengths.iter_mut().zip(row).for_each(|(sum, x)| *sum += f64::from(*x).powi(2));
     }
     lengths
-}
-
-/// Factorizes the moments into R'R, R above the diagonal and on it; false where a pivot is too small.
-pub(super) fn cholesky(moments: &mut [f64], width: usize) -> bool {
-    for i in 0..width {
-        let diagonal = moments[i * width + i];
-        let (above, row) = moments.split_at_mut(i * width);
-        let row = &mut row[..width];
-        for other in above.chunks_exact(width) {
-            let factor = other[i];
-            row[i..].iter_mut().zip(&other[i..]).for_each(|(x, y)| *x -= factor * y);
-        }
-        let pivot = row[i];
-        if !(pivot > PIVOT * diagonal && diagonal > 0.0) {
-            return false;
-        }
-        row[i..].iter_mut().for_each(|x| *x /= pivot.sqrt());
-    }
-    true
-}
-
-/// The inverse of the upper triangular factor, zeros below its diagonal.
-pub(super) fn invert(factor: &[f64], inverse: &mut [f64], width: usize) {
-    inverse.fill(0.0);
-    for i in (0..width).rev() {
-        let (above, below) = inverse.split_at_mut((i + 1) * width);
-        let row = &mut above[i * width..];
-        row[i] = 1.0;
-        for l in i + 1..width {
-            let other = &below[(l - i - 1) * width..][..width];
-            row[l..].iter_mut().zip(&other[l..]).for_each(|(x, y)| *x -= factor[i * width + l] * y);
-        }
-        row[i..].iter_mut().for_each(|x| *x /= factor[i * width + i]);
-    }
 }

@@ -13,12 +13,12 @@ use faer::{MatMut, MatRef};
 
 use super::{
     GRAM_COLUMNS, Info, Mode, Rank, Rung, Verdict,
+    dense::{Pivots, cholesky, invert, reflect_columns},
     kernels::PAD,
-    panels::{
-        DEPTH, PANEL, TILES, add_product, cholesky, chunks, invert, larger, moments_of, panels, rows_of, squared_lengths,
-    },
+    panels::{DEPTH, PANEL, TILES, add_product, chunks, larger, moments_of, panels, rows_of, squared_lengths},
     solver::{Outputs, SAFE_ENERGY, Solver, Task, Workspace},
     source::Source,
+    stopping::{Wanted, wanted},
     vector::sum_of_squares,
     watch::Steps,
 };
@@ -28,20 +28,13 @@ use crate::{Result, philox::Stream};
 const OVERSAMPLING: usize = 8;
 /// Blocks that there is room for beyond those to begin with.
 const MORE: usize = 4;
-/// Energy that more columns might bring in, beside the energy left out: the promises leave 2e-3 and 4e-2.
-const MISSED: f64 = 1.5e-3;
-const MISSED_FAST: f64 = 3e-2;
-/// What rounding alone may bring in; the promise leaves 5e-11.
-const ROUNDING: f64 = 2e-11;
-/// Singular values within this share of the largest of them may be one, repeated.
-const EQUAL: f32 = 1e-2;
-/// A block brings in a share of what the one before did, which is not believed to be larger than this.
-const SLOWEST: f64 = 0.9;
-/// Singular values up to this many times the last one kept are next to the tail.
-const NEAR: f32 = 2.0;
 /// A pass that leaves this share of a column's squared length has orthogonalized it.
 const KEPT: f64 = 0.5;
 const ROUNDS: usize = 8;
+/// Threads that share what is solved within the space, each with memory for a square of its width.
+const DESKS: usize = 8;
+/// Columns whose Cholesky pivots keep this share of their diagonal are orthonormalized by way of their moments.
+const PIVOTS: Pivots = Pivots { share: 1e-5, diagonal: 0.0 };
 /// A column of which less than this share of its squared length is left holds noise alone.
 const NOISE: f64 = 1e-12;
 /// Below this share of the energy, what is left out is measured entry by entry.
@@ -81,15 +74,6 @@ impl Plan {
     fn stride(&self) -> usize {
         self.width() + PAD
     }
-}
-
-/// What a space still lacks.
-enum Wanted {
-    Nothing,
-    /// So many blocks more.
-    Steps(usize),
-    /// Another beginning: values may be repeated more often than there are columns that it began with.
-    Beginning,
 }
 
 /// Where a sketch ended: the rung of the route within its blocks, and the energy left out.
@@ -136,7 +120,7 @@ impl<'a> Sketch<'a> {
         let singles = [columns * plan.stride(), rows * plan.stride(), columns * block.max(rank), width * block.max(rank)];
         let [k, z, next, mix] = singles.map(|len| len.div_ceil(2));
         let threads = rayon::current_num_threads();
-        let (tiles, work) = (TILES / 2 * threads, Workspace::elements(width, rank, threads));
+        let (tiles, work) = (TILES / 2 * threads, Workspace::elements(width, rank, threads.min(DESKS)));
         [k, z, next, mix, tiles, 2 * block * block, block, rank.div_ceil(2), work]
     }
 
@@ -378,20 +362,16 @@ impl<'a> Sketch<'a> {
         if self.noise.iter().any(|noise| *noise != 0.0) {
             return Ok(0.0);
         }
-        if !cholesky(moments, block) {
+        if !cholesky(moments, block, block, PIVOTS) {
             let lengths = squared_lengths(next, block);
-            let found = MatRef::from_row_major_slice(next, columns, block).qr();
-            let (q, r) = (found.compute_thin_Q(), found.thin_R());
-            for (i, row) in next.chunks_exact_mut(block).enumerate() {
-                row.iter_mut().enumerate().for_each(|(j, x)| *x = q[(i, j)]);
-            }
-            for (i, (noise, length)) in self.noise.iter_mut().zip(lengths).enumerate() {
-                *noise = f64::from(u8::from(f64::from(r[(i, i)]).powi(2) <= NOISE * length));
+            let kept = reflect_columns(next, block);
+            for ((noise, length), kept) in self.noise.iter_mut().zip(lengths).zip(kept) {
+                *noise = f64::from(u8::from(f64::from(kept).powi(2) <= NOISE * length));
             }
             return Ok(0.0);
         }
         let least = (0..block).map(|i| moments[i * block + i].powi(2)).fold(f64::INFINITY, f64::min);
-        invert(moments, inverse, block);
+        invert(moments, inverse, block, block);
         let factor: &mut [f32] = bytemuck::cast_slice_mut(moments);
         factor.iter_mut().zip(&*inverse).for_each(|(to, from)| *to = *from as f32);
         let factor = MatRef::from_row_major_slice(&factor[..block * block], block, block);
@@ -427,7 +407,7 @@ impl<'a> Sketch<'a> {
             if measured {
                 left = self.measured(blocks, source, task, parts)?;
             }
-            (want, begins) = match self.wanted(blocks, parts.s, left, energy, task.mode)? {
+            (want, begins) = match self.wanted(blocks, parts.s, [left, energy], task.mode)? {
                 Wanted::Steps(count) if blocks < self.plan.most => (self.plan.most.min(blocks + count), false),
                 Wanted::Beginning if blocks + 2 <= self.plan.most => (blocks + 2, true),
                 Wanted::Nothing => {
@@ -450,44 +430,20 @@ impl<'a> Sketch<'a> {
         self.left_out(source, task, parts)
     }
 
-    fn wanted(&mut self, blocks: usize, s: &[f32], left: f64, energy: f64, mode: Mode) -> Result<Wanted> {
-        let unseen = unseen(s, self.beginnings * self.plan.block);
-        if mode == Mode::Fast {
-            let beginning = unseen > MISSED_FAST * left + ROUNDING * energy;
-            return Ok(if beginning { Wanted::Beginning } else { Wanted::Nothing });
-        }
-        let allowed = MISSED * left + ROUNDING * energy;
-        let (missed, slope) = self.missed(blocks, s)?;
-        Ok(if unseen > 0.5 * allowed {
-            Wanted::Beginning
-        } else if unseen + missed > allowed {
-            let steps = (0.5 * allowed / missed).ln() / slope.ln();
-            Wanted::Steps(steps.ceil().max(1.0) as usize)
-        } else {
-            Wanted::Nothing
-        })
-    }
-
     /// The Gram route on the first blocks of Z; W lies in `mix` then.
     fn inner(&mut self, blocks: usize, task: Task, tall: &mut [f32], s: &mut [f32], steps: Steps) -> Result<Verdict> {
         let (width, rank) = (blocks * self.plan.block, task.rank.columns());
         let source = Source::plain(&self.z[..self.rows * self.plan.stride()], width, self.plan.stride());
-        let mut workspace = Workspace::new(width, rank, rayon::current_num_threads(), self.work);
+        let mut workspace = Workspace::new(width, rank, rayon::current_num_threads().min(DESKS), self.work);
         // A tolerance is met afterwards, for what the sketch leaves out counts as well, and so are scales.
         let task = Task { rank: Rank::Fixed(rank), small_is_scaled: false, ..task };
         let outputs = Outputs { tall, s, small: &mut self.mix[..width * rank], stride: rank };
         Solver { source, task, workspace: &mut workspace, outputs, steps }.solve()
     }
 
-    /// Energy that more blocks would bring in, from what the last two did: a geometric series. How steeply it falls is taken
-    /// from the singular values next to the tail, as large ones are found long before; it is returned as well.
-    fn missed(&mut self, blocks: usize, s: &[f32]) -> Result<(f64, f64)> {
-        let (last, both) = (self.gains(blocks, 1, s)?, self.gains(blocks, 2, s)?);
-        let near = s.partition_point(|value| *value > NEAR * s[s.len() - 1]);
-        let [low, high] = [&last, &both].map(|gains| gains[near..].iter().sum::<f64>());
-        let before = high - low;
-        let slope = if before > 0.0 { (low / before).min(SLOWEST) } else { SLOWEST };
-        Ok((last.iter().sum::<f64>() * slope / (1.0 - slope), slope))
+    fn wanted(&mut self, blocks: usize, s: &[f32], left_of: [f64; 2], mode: Mode) -> Result<Wanted> {
+        let columns = self.beginnings * self.plan.block;
+        wanted(s, left_of, mode, columns, || Ok([self.gains(blocks, 1, s)?, self.gains(blocks, 2, s)?]))
     }
 
     /// Energy that the last `count` blocks brought to each singular value, at most. Where T w = t w for T = Z'Z and w = (v, x)
@@ -584,20 +540,6 @@ impl<'a> Sketch<'a> {
         })?;
         Ok(sums.iter().sum())
     }
-}
-
-/// Energy that copies of repeated values might bring in, in place of smaller ones, where a space that began with so many
-/// columns has seen no fewer: it cannot hold more copies than those.
-fn unseen(s: &[f32], columns: usize) -> f64 {
-    let mut most = 0.0f64;
-    for (first, value) in s.iter().enumerate() {
-        let end = s.partition_point(|other| *other >= (1.0 - EQUAL) * value);
-        if end - first >= columns {
-            let gain = |other: &f32| f64::from(*value).powi(2) - f64::from(*other).powi(2);
-            most = most.max(s[end..].iter().map(gain).sum());
-        }
-    }
-    most
 }
 
 /// The rank that a tolerance asks for, with zeros in the columns beyond, and the energy that is left out then. `left` is

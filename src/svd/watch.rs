@@ -10,6 +10,9 @@ use crate::{Error, Result};
 
 /// A view of a running call, to be cloned and kept on another thread. On devices work is queued before it is done, so there
 /// it tells of queueing.
+///
+/// A watch is for one call at a time: of two that have the same one, each begins its count anew, both add to it, and
+/// [`Watch::cancel`] ends both.
 #[derive(Clone, Debug, Default)]
 pub struct Watch(Arc<State>);
 
@@ -26,7 +29,7 @@ impl Watch {
         Self::default()
     }
 
-    /// Ends the call as soon as the matrix, or the pass over a large one, that each thread works on is done. The call then
+    /// Ends the call as soon as the block of rows, or the step of an eigenproblem, that each thread works on is done. The call then
     /// fails with [`Error::Cancelled`], and its output holds nothing of use. So do later calls with the same watch.
     pub fn cancel(&self) {
         self.0.cancelled.store(true, Ordering::Relaxed);

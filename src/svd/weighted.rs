@@ -1,15 +1,18 @@
 //! The approximation that loses least under a weight, by the SVD of what the weight makes of the rows.
 
-use faer::{Accum, Mat, MatMut, MatRef, Par, Side, linalg::matmul::matmul};
+use faer::{Accum, Mat, MatMut, MatRef, Par, linalg::matmul::matmul};
 use rayon::prelude::*;
 
-use super::{Options, Output, Rank, Svd, Verdict, gpu, truncated};
+use super::{
+    DTYPES, Options, Output, Rank, Sizes, Svd, Verdict, check_rank,
+    dense::{product, symmetric_eigen},
+    gpu,
+    params::SVD_WEIGHT_FLOOR as FLOOR,
+    truncated,
+};
 use crate::{Dtype, Error, Result, Tensor, device::Kind};
 
 pub(super) const OP: &str = "svd::weighted";
-
-/// Eigenvalues of a weight below this share of the largest are raised to it, so that its inverse root stays bounded.
-const FLOOR: f64 = 1e-6;
 
 /// An encoder E and a decoder D of rows X: latents X E, and X ~ X E D'.
 #[derive(Debug)]
@@ -18,7 +21,8 @@ pub struct Weighted {
     pub encoder: Tensor,
     /// D = W^-1/2 V [.., n, r] in the dtype of [`Options::factors`]. The entry of largest magnitude in each column is positive.
     pub decoder: Tensor,
-    /// Of X W^1/2, as [`Output::LatentDecoder`]: u is the latents X E [.., m, r], and v is V.
+    /// Of X W^1/2, W scaled to a mean eigenvalue of one, as [`Output::LatentDecoder`]: u is the latents X E [.., m, r], and v
+    /// is V.
     pub svd: Svd,
 }
 
@@ -37,7 +41,9 @@ impl Weighted {
 /// [n, n].
 ///
 /// With V from the SVD of X W^1/2 they are E = W^1/2 V and D = W^-1/2 V, and what is lost is the tail of that SVD; the roots
-/// are those of eigh(W), whose eigenvalues below 1e-6 of the largest are raised to that. Keys weighted by the queries that meet them (W = Q'Q), values
+/// are those of eigh(W), whose eigenvalues below 1e-6 of the largest are raised to that. W is scaled to a mean eigenvalue of
+/// one first, which changes neither the subspace nor E D', and keeps latents at the size of the rows, within reach of 16-bit
+/// floats. Keys weighted by the queries that meet them (W = Q'Q), values
 /// by the output projection (W = W_O'W_O) and weights by their inputs (W = S, the second moments) are all this one
 /// function. A weight without a positive eigenvalue weighs nothing, and counts as the identity.
 ///
@@ -48,23 +54,22 @@ impl Weighted {
 /// [`Error::Numeric`] for one that holds a NaN or an infinity: on other devices than the CPU, where nobody waits, such a weight
 /// marks its matrices instead, as a NaN among the rows does; [`Error::Device`] when x and the weight are on different devices.
 pub fn weighted(x: &Tensor, weight: &Tensor, rank: Rank, options: &Options) -> Result<Weighted> {
-    let (leading, m, n) = check(x, weight)?;
+    let (leading, m, n) = check(x, weight, rank, options)?;
     if x.device().kind() != Kind::Cpu {
         return gpu::weighted(x, weight, rank, options);
     }
     let weights = weight.contiguous()?;
-    let roots: Vec<[Mat<f64>; 2]> =
-        weights.slice::<f32>()?.par_chunks_exact(n * n).map(|weight| roots(weight, n)).collect::<Result<_>>()?;
+    let roots: Vec<Roots> =
+        weights.slice::<f32>()?.par_chunks_exact(n * n).map(|weight| Roots::new(weight, n)).collect::<Result<_>>()?;
     let root = |index: usize| &roots[index % roots.len()];
 
-    let mut rows = x.to_dtype(Dtype::F32)?.contiguous()?;
-    rows.unshare(OP)?;
-    rows.slice_mut::<f32>()?.par_chunks_exact_mut(m * n).enumerate().for_each(|(index, rows)| {
-        let root = Mat::from_fn(n, n, |i, j| root(index)[0][(i, j)] as f32);
-        let unweighted = rows.to_vec();
-        let unweighted = MatRef::from_row_major_slice(&unweighted, m, n);
+    let unweighted = x.to_dtype(Dtype::F32)?.contiguous()?;
+    let mut rows = Tensor::zeros(x.shape(), Dtype::F32, &x.device())?;
+    let matrices = rows.slice_mut::<f32>()?.par_chunks_exact_mut(m * n).zip(unweighted.slice::<f32>()?.par_chunks_exact(m * n));
+    matrices.enumerate().for_each(|(index, (rows, unweighted))| {
+        let unweighted = MatRef::from_row_major_slice(unweighted, m, n);
         let rows = MatMut::from_row_major_slice_mut(rows, m, n);
-        matmul(rows, Accum::Replace, unweighted, root.as_ref(), 1.0, Par::Seq);
+        matmul(rows, Accum::Replace, unweighted, root(index).single.as_ref(), 1.0, Par::Seq);
     });
     let as_latents = Options { output: Output::LatentDecoder, factors: Dtype::F32, ..options.clone() };
     let mut svd = truncated(&rows, rank, &as_latents)?;
@@ -77,10 +82,10 @@ pub fn weighted(x: &Tensor, weight: &Tensor, rank: Rank, options: &Options) -> R
     let encoders = encoder.slice_mut::<f32>()?.par_chunks_exact_mut(n * r);
     let decoders = decoder.slice_mut::<f32>()?.par_chunks_exact_mut(n * r);
     us.zip(vs).zip(encoders).zip(decoders).enumerate().for_each(|(index, (((u, v), encoder), decoder))| {
-        let [half, inverse] = root(index);
+        let Roots { half, inverse, .. } = root(index);
         let wide = Mat::from_fn(n, r, |i, j| f64::from(v[i * r + j]));
-        write(&(half * &wide), encoder);
-        write(&(inverse * &wide), decoder);
+        write(&product(half.as_ref(), wide.as_ref()), encoder);
+        write(&product(inverse.as_ref(), wide.as_ref()), decoder);
         let signs = signs(decoder, r);
         for part in [u, v, encoder, decoder] {
             part.chunks_exact_mut(r).for_each(|row| row.iter_mut().zip(&signs).for_each(|(x, sign)| *x *= sign));
@@ -92,7 +97,7 @@ pub fn weighted(x: &Tensor, weight: &Tensor, rank: Rank, options: &Options) -> R
 }
 
 /// The leading axes, m and n.
-fn check<'a>(x: &'a Tensor, weight: &Tensor) -> Result<(&'a [usize], usize, usize)> {
+fn check<'a>(x: &'a Tensor, weight: &Tensor, rank: Rank, options: &Options) -> Result<(&'a [usize], usize, usize)> {
     if weight.device() != x.device() {
         return Err(Error::device(format!("weight on {} for x on {}", weight.device(), x.device()), "move one of them"));
     }
@@ -102,6 +107,13 @@ fn check<'a>(x: &'a Tensor, weight: &Tensor) -> Result<(&'a [usize], usize, usiz
     if x.is_empty() {
         return Err(Error::shape(OP, format!("x {:?}", x.shape()), "at least one matrix, one row and one column"));
     }
+    for dtype in [x.dtype(), options.factors] {
+        if !DTYPES.contains(&dtype) {
+            return Err(Error::Dtype { op: OP, found: dtype, expected: DTYPES });
+        }
+    }
+    check_rank(rank)?;
+    Sizes::new(x.shape(), rank.columns(), &x.device())?;
     if weight.dtype() != Dtype::F32 {
         return Err(Error::Dtype { op: OP, found: weight.dtype(), expected: &[Dtype::F32] });
     }
@@ -112,17 +124,31 @@ fn check<'a>(x: &'a Tensor, weight: &Tensor) -> Result<(&'a [usize], usize, usiz
     Ok((leading, *m, *n))
 }
 
-/// W^1/2 and W^-1/2 of a symmetric matrix, eigenvalues floored.
-fn roots(weight: &[f32], n: usize) -> Result<[Mat<f64>; 2]> {
-    let weight = MatRef::from_row_major_slice(weight, n, n);
-    let weight = Mat::from_fn(n, n, |i, j| f64::from(weight[(i, j)]));
-    let (values, vectors) = eigen(OP, weight.as_ref())?;
-    let largest = values.last().copied().unwrap_or(0.0);
-    if largest <= 0.0 {
-        return Ok([Mat::identity(n, n), Mat::identity(n, n)]);
+/// W^1/2 and W^-1/2 of a symmetric matrix scaled to a mean eigenvalue of one, eigenvalues floored.
+struct Roots {
+    half: Mat<f64>,
+    inverse: Mat<f64>,
+    /// W^1/2 in the precision of the rows.
+    single: Mat<f32>,
+}
+
+impl Roots {
+    fn new(weight: &[f32], n: usize) -> Result<Self> {
+        let weight = MatRef::from_row_major_slice(weight, n, n);
+        let weight = Mat::from_fn(n, n, |i, j| f64::from(weight[(i, j)]));
+        let (mut values, vectors) = eigen(OP, weight.as_ref())?;
+        let largest = values.last().copied().unwrap_or(0.0);
+        if largest > 0.0 {
+            values.iter_mut().for_each(|value| *value = value.max(largest * FLOOR));
+            let mean = values.iter().sum::<f64>() / n as f64;
+            values.iter_mut().for_each(|value| *value /= mean);
+        } else {
+            values.fill(1.0);
+        }
+        let [half, inverse] = [0.5, -0.5].map(|exponent| symmetric_power(&values, vectors.as_ref(), exponent));
+        let single = Mat::from_fn(n, n, |i, j| half[(i, j)] as f32);
+        Ok(Self { half, inverse, single })
     }
-    let floored: Vec<f64> = values.iter().map(|value| value.max(largest * FLOOR)).collect();
-    Ok([0.5, -0.5].map(|exponent| symmetric_power(&floored, vectors.as_ref(), exponent)))
 }
 
 /// Eigenvalues, ascending, and eigenvectors of a symmetric matrix, for operation `op`.
@@ -133,14 +159,13 @@ pub(crate) fn eigen(op: &'static str, matrix: MatRef<'_, f64>) -> Result<(Vec<f6
     if !(0..n).all(|j| (0..n).all(|i| symmetric[(i, j)].is_finite())) {
         return Err(failed("a symmetric matrix holds a NaN or an infinity"));
     }
-    let found = symmetric.self_adjoint_eigen(Side::Lower).map_err(|_| failed("eigenvalues did not converge"))?;
-    Ok((found.S().column_vector().iter().copied().collect(), found.U().to_owned()))
+    symmetric_eigen(symmetric.as_ref()).ok_or_else(|| failed("eigenvalues did not converge"))
 }
 
 /// The matrix of these eigenvectors whose eigenvalues are powers of `values`.
 pub(crate) fn symmetric_power(values: &[f64], vectors: MatRef<'_, f64>, exponent: f64) -> Mat<f64> {
     let scaled = Mat::from_fn(vectors.nrows(), values.len(), |i, j| vectors[(i, j)] * values[j].powf(exponent));
-    scaled * vectors.transpose()
+    product(scaled.as_ref(), vectors.transpose())
 }
 
 fn write(from: &Mat<f64>, to: &mut [f32]) {
