@@ -3,18 +3,17 @@
 #include "svd/eigen.cuh"
 #include "svd/spectrum.cuh"
 
-// Vectors of the width of a matrix in global memory.
+// Vectors of the width of a matrix in global memory, each as long as the eigenvalues' loops read ahead.
 struct Lines {
-    int n;
+    int n, pitch;
     double *diagonal, *off, *inverse_heights;
-    double* products;     // [2, n] of what is left of the matrix with a reflection's vector, for even and odd rows
+    double* products;     // [2, pitch] of what is left of the matrix with a reflection's vector, for even and odd rows
     Eigen<double> eigen;  // the tridiagonal matrix, scaled
 
-    __device__ __forceinline__ explicit Lines(const BroadParams& p) : n(p.svd.width) {
-        double* const first = p.lines + matrix_index() * SVD_LINES * n;
-        diagonal = first, off = first + n, inverse_heights = first + 2 * n;
-        products = first + 3 * n;
-        eigen.n = n, eigen.diagonal = first + 5 * n, eigen.off = first + 6 * n, eigen.squares = first + 7 * n;
+    __device__ __forceinline__ explicit Lines(const BroadParams& p) : n(p.svd.width), pitch(round_up(n, AHEAD)) {
+        double* const first = p.lines + matrix_index() * SVD_LINES * pitch;
+        diagonal = first, off = first + pitch, inverse_heights = first + 2 * pitch, products = first + 3 * pitch;
+        eigen.n = n, eigen.diagonal = first + 5 * pitch, eigen.off = first + 6 * pitch, eigen.squares = first + 7 * pitch;
     }
 };
 

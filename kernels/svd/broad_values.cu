@@ -54,7 +54,7 @@ KERNEL(svd_broad_reduce, BroadParams, 256) {
     const bool is_first = i == n - 1;
     double* const reflections = p.reflections + matrix_index() * packed(n, 0);
     double* const square = p.square + matrix_index() * n * n;
-    Update update{reflections + packed(i + 1, 0), at.products + (i + 1) % 2 * n, square + int64_t(i) * n, 0, 0, 0, 0};
+    Update update{reflections + packed(i + 1, 0), at.products + (i + 1) % 2 * at.pitch, square + int64_t(i) * n, 0, 0, 0, 0};
     if (is_first) update.v = update.product = update.row;  // nothing comes of them
     double sum = 0;
     for (int j = threadIdx.x; j <= i && !is_first; j += THREADS) sum += update.product[j] * update.v[j];
@@ -103,7 +103,7 @@ KERNEL(svd_broad_reduce, BroadParams, 256) {
 #pragma unroll
     for (int r = 0; r < ROWS; r++) {
         const double product = warp_sum(sums[r]);
-        if (lane_index() == 0 && first + r * WARPS < i) at.products[i % 2 * n + first + r * WARPS] = product;
+        if (lane_index() == 0 && first + r * WARPS < i) at.products[i % 2 * at.pitch + first + r * WARPS] = product;
     }
 }
 
@@ -111,21 +111,10 @@ KERNEL(svd_broad_reduce, BroadParams, 256) {
 KERNEL(svd_broad_scale, BroadParams, 256) {
     if (!is_open(p)) return;
     const Lines at(p);
-    double bound = 0;
-    for (int j = lane_index(); j < at.n; j += 32) {
-        const double before = j > 0 ? fabs(at.off[j - 1]) : 0, after = j + 1 < at.n ? fabs(at.off[j]) : 0;
-        bound = fmax(bound, fabs(at.diagonal[j]) + before + after);
-    }
-#pragma unroll
-    for (int distance = 16; distance > 0; distance /= 2) bound = fmax(bound, __shfl_xor_sync(0xffffffffu, bound, distance));
-    const double scale = bound > 0 ? 2 * bound : 1;
+    Tridiagonal<double> reduced(at.n, at.diagonal, nullptr);
+    reduced.off = at.off;
+    const double scale = scale_down(reduced, at.eigen);
     if (threadIdx.x == 0) p.scale[matrix_index()] = scale;
-    for (int j = threadIdx.x; j < at.n; j += THREADS) {
-        const double off = j + 1 < at.n ? at.off[j] / scale : 0;
-        at.eigen.diagonal[j] = at.diagonal[j] / scale;
-        at.eigen.off[j] = off;
-        at.eigen.squares[j] = fmax(off * off, Limits<double>::FLOOR);
-    }
 }
 
 // A warp narrows each of the largest eigenvalues down.

@@ -23,8 +23,7 @@ template <> struct Limits<double> {
     static constexpr double FLOOR = 0x1p-120, LOW = 0x1p-300, LIFT = 0x1p400;
 };
 
-// Entries that are read together, ahead of the steps that need them.
-constexpr int AHEAD = 4;
+constexpr int AHEAD = SVD_AHEAD;
 
 // A scaled tridiagonal matrix, and eigenvectors in rows.
 template <class Real> struct Eigen {

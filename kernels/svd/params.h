@@ -43,6 +43,9 @@
 /* Rows and columns of a tile of a triangle that is factorized, and of vectors that are found together. */
 #define SVD_PANEL 32
 
+/* Entries of tridiagonal matrices that are read together, ahead of the steps that need them. */
+#define SVD_AHEAD 4
+
 /* Vectors of the width of a matrix that its reduction to tridiagonal form leaves. */
 #define SVD_LINES 8
 

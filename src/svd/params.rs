@@ -26,6 +26,7 @@ pub(crate) const SVD_PROJECTED: u32 = 64;
 pub(crate) const SVD_TILE: u32 = 64;
 pub(crate) const SVD_DEPTH: u32 = 16;
 pub(crate) const SVD_PANEL: u32 = 32;
+pub(crate) const SVD_AHEAD: u32 = 4;
 pub(crate) const SVD_LINES: u32 = 8;
 pub(crate) const SVD_REDUCED_ROWS: u32 = 32;
 pub(crate) const SVD_PIVOT: f64 = 0.25;

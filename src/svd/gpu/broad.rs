@@ -11,8 +11,9 @@ use crate::{
     svd::{
         Options, Output, Rank, Rung,
         params::{
-            BroadParams, MultiplyParams, SVD_CHOSEN, SVD_DEPTH, SVD_DOUBLE, SVD_F32, SVD_F64, SVD_JACOBI, SVD_LEAST_DIAGONAL,
-            SVD_LINES, SVD_OPEN, SVD_PIVOT, SVD_REDUCED_ROWS, SVD_SLANTED, SVD_TILE, SvdOperand, SvdParams, TriangleParams,
+            BroadParams, MultiplyParams, SVD_AHEAD, SVD_CHOSEN, SVD_DEPTH, SVD_DOUBLE, SVD_F32, SVD_F64, SVD_JACOBI,
+            SVD_LEAST_DIAGONAL, SVD_LINES, SVD_OPEN, SVD_PIVOT, SVD_REDUCED_ROWS, SVD_SLANTED, SVD_TILE, SvdOperand, SvdParams,
+            TriangleParams,
         },
     },
 };
@@ -78,7 +79,7 @@ impl Workspace {
             partials: next(wave * parts * triangle(width), double),
             square: next(wave * width * width, double),
             reflections: next(wave * triangle(width), double),
-            lines: next(wave * SVD_LINES as usize * width, double),
+            lines: next(wave * SVD_LINES as usize * width.next_multiple_of(SVD_AHEAD as usize), double),
             scale: next(wave, double),
             vectors: next(factors * wave * width * columns, double),
             elimination: next(factors * wave * panels * 2 * width * PANEL, double),
