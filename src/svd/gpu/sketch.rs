@@ -267,15 +267,15 @@ impl<'a> Call<'a> {
 
     /// K from a block on.
     fn of_k(&self, block: usize) -> SvdOperand {
-        self.from_block(self.workspace.k, self.extents.width, block)
+        self.columns_from(self.workspace.k, self.extents.width, block)
     }
 
     /// Z from a block on.
     fn of_z(&self, block: usize) -> SvdOperand {
-        self.from_block(self.workspace.z, self.extents.rows, block)
+        self.columns_from(self.workspace.z, self.extents.rows, block)
     }
 
-    fn from_block(&self, start: usize, rows: usize, block: usize) -> SvdOperand {
+    fn columns_from(&self, start: usize, rows: usize, block: usize) -> SvdOperand {
         let at = self.at(start).offset(block * self.plan.block * size_of::<f64>());
         SvdOperand::dense(at, SVD_F64, rows, self.plan.width())
     }
