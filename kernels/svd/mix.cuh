@@ -62,9 +62,9 @@ template <int Columns> struct Rows {
 
     __device__ __forceinline__ void load(const SvdParams& p, int64_t start, int row, int rank, int end) {
 #pragma unroll
-        for (int block = 0; block < BLOCKS; block++) {
+        for (int half = 0; half < 2; half++) {
 #pragma unroll
-            for (int half = 0; half < 2; half++) {
+            for (int block = 0; block < BLOCKS; block++) {
                 const float4 four = load_four(p, start + half * 8 * p.columns, block * 16 + (lane_index() & 3) * 4, rank,
                                               row + half * 8 < end);
                 x[block][half][0] = four.x, x[block][half][1] = four.y;
@@ -107,8 +107,9 @@ __device__ __forceinline__ void mix_rows(const SvdParams& p, unsigned char* smem
     const auto place = [&](int row) { return (matrix_index() * p.rows + row) * p.columns; };
     const int first_row = start + warp_index() * 16 + group;
     Rows<Columns> next;
-    next.load(p, place(first_row), first_row, rank, end);
+    if constexpr (AHEAD) next.load(p, place(first_row), first_row, rank, end);
     for (int row = first_row; row - group < end; row += WARPS * 16) {
+        if constexpr (!AHEAD) next.load(p, place(row), row, rank, end);
         const Rows<Columns> rows = next;
         __syncwarp();  // all of a row is read before any of it is replaced
         if constexpr (AHEAD) next.load(p, place(row + WARPS * 16), row + WARPS * 16, rank, end);
@@ -152,6 +153,5 @@ __device__ __forceinline__ void mix_rows(const SvdParams& p, unsigned char* smem
                 if (row + half * 8 < end) store_mixed(p, sums, half, place(row + half * 8), first + k_lane * 2);
             }
         }
-        if constexpr (!AHEAD) next.load(p, place(row + WARPS * 16), row + WARPS * 16, rank, end);
     }
 }

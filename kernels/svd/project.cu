@@ -207,17 +207,20 @@ __device__ __forceinline__ void make(const SvdParams& p, const T* tile, const T*
 // Of the triangle of moments each warp has a row of squares for some rows of a tile.
 constexpr int SQUARES = SVD_PROJECTED / 16;
 template <int Rows> struct Crossed {
-    int across, q, group, groups;
+    int columns;
     Sums sums[SQUARES] = {};
 
-    __device__ __forceinline__ explicit Crossed(int columns)
-        : across(columns <= 32 ? 2 : 4), q(warp_index() % across), group(warp_index() / across),
-          groups(min(WARPS / across, Rows / 16)) {}
+    __device__ __forceinline__ explicit Crossed(int columns) : columns(columns) {}
 
-    __device__ __forceinline__ void add(const f16* high, const f16* low, int columns) {
+    // Warps side by side, each with a row of squares; and how many such groups of warps have rows.
+    __device__ __forceinline__ int across() const { return columns <= 32 ? 2 : 4; }
+    __device__ __forceinline__ int groups() const { return min(WARPS / across(), Rows / 16); }
+
+    __device__ __forceinline__ void add(const f16* high, const f16* low) {
         using Part = Fragment<f16, RESULT_STRIDE>;
+        const int q = warp_index() % across();
         if (q * 16 >= columns) return;
-        for (int k = group * Part::ROWS; k < Rows; k += groups * Part::ROWS) {
+        for (int k = warp_index() / across() * Part::ROWS; k < Rows; k += groups() * Part::ROWS) {
             Part own, own_low;
             own.load(high, k, q * 16);
             own_low.load(low, k, q * 16);
@@ -235,20 +238,22 @@ template <int Rows> struct Crossed {
     }
 
     // Rows of which no sum of a warp has more than PARTIAL_ROWS.
-    __device__ __forceinline__ int rows_at_most() const { return groups * PARTIAL_ROWS; }
+    __device__ __forceinline__ int rows_at_most() const { return groups() * PARTIAL_ROWS; }
 
     // Adds all sums to the triangle, in the order of the groups.
-    __device__ __forceinline__ void drain_all(float* triangle, int columns, bool first) {
+    __device__ __forceinline__ void drain_all(float* triangle, bool first) {
+        const int q = warp_index() % across();
 #pragma unroll 1
-        for (int turn = 0; turn < groups; turn++) {
+        for (int turn = 0; turn < groups(); turn++) {
             if (turn > 0) __syncthreads();
-            if (turn != group) continue;
+            if (turn != warp_index() / across()) continue;
 #pragma unroll
             for (int j = 0; j < SQUARES; j++) {
                 if (q < j) break;
 #pragma unroll
                 for (int e = 0; e < 8; e++) sums[j][e >> 2][e & 3] *= 1 / (MAGNIFIED * MAGNIFIED);
-                drain(sums[j], triangle, q * 16, j * 16, columns, first && turn == 0);
+                if (q * 16 >= columns) continue;
+                drain(sums[j], triangle, q, j, first && turn == 0);
             }
         }
     }
@@ -276,6 +281,7 @@ template <class T> __device__ __forceinline__ Moments project(const SvdParams& p
     Pipeline<T, STAGES, ROWS, STRIDE<T>> pipeline(a, tiles, start, end, width, p.dense);
     load_basis(parts, p.basis + (index * p.columns + first) * p.width, p.width, rank - first, columns);
     load_scales(scales, p, first);
+    if (p.fused) clear_diagonal(triangle, rank);
     Kept<T> kept{results, results + ROWS * RESULT_STRIDE, {}};
     Crossed<ROWS> crossed(columns);
     for (int row = start; row < end; row += ROWS) {
@@ -287,9 +293,9 @@ template <class T> __device__ __forceinline__ Moments project(const SvdParams& p
         }
         if (!p.fused) continue;
         __syncthreads();
-        crossed.add(kept.high, kept.low, columns);
+        crossed.add(kept.high, kept.low);
         const int done = row + ROWS - start, most = crossed.rows_at_most();
-        if (done % most == 0 || row + ROWS >= end) crossed.drain_all(triangle, rank, done <= most);
+        if (done % most == 0 || row + ROWS >= end) crossed.drain_all(triangle, done <= most);
     }
     if (p.fused) kept.write_squares(squares, columns);
     return {squares, triangle};
@@ -301,7 +307,6 @@ template <class T> __device__ __forceinline__ void project_and_finish(const SvdP
     if (p.verdicts[index].state != SVD_CHOSEN) return;
     const Moments moments = project<T>(p, smem);
     if (!p.fused) return;
-    __syncthreads();
     const int rank = p.verdicts[index].rank;
     double* const out = p.moments + (index * p.chunks + chunk_index()) * packed(p.columns, 0);
     write_triangle<SVD_PROJECTED, WARP_ROWS<T>>(out, moments.triangle, moments.squares, rank, true);

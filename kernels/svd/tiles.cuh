@@ -25,14 +25,16 @@ template <class T, int Stages, int Rows, int Stride> struct Pipeline {
     __device__ __forceinline__ void copy(int row, int to) {
         T* const tile = tiles + to * Rows * Stride;
         if (row < end && dense) {
-            const int column = threadIdx.x % LANES * SEGMENT, rows = column < a.columns ? a.rows - row : 0;
-            const int first = threadIdx.x / LANES;
+            const int column = threadIdx.x % LANES * SEGMENT, first = threadIdx.x / LANES;
+            const int left = column < a.columns ? a.rows - row - first : 0;
             const T* from = a.at + (row + first) * a.row_stride + column;
-#pragma unroll 1  // registers are scarce
-            for (int step = 0; step < Rows / STEP; step++) {
-                const int r = first + step * STEP;
-                if (column < width) cp_async16(tile + r * Stride + column, from, r < rows);
-                from += STEP * a.row_stride;
+            T* const at = tile + first * Stride + column;
+            if (column < width) {
+#pragma unroll
+                for (int step = 0; step < Rows / STEP; step++) {
+                    cp_async16(at + step * STEP * Stride, from, step * STEP < left);
+                    from += STEP * a.row_stride;
+                }
             }
         } else if (row < end) {
             load_tile<Rows, Stride>(tile, a, row, width);
@@ -92,15 +94,32 @@ __device__ __forceinline__ void add_product(Sums& sums, const Fragment<float, St
     for (int half = 0; half < 2; half++) mma_m16n8k8_tf32(sums[half], a.at, b.at[half], b.at[half + 2]);
 }
 
-// Adds a square at (row, column) to a triangle, but for its diagonal, and leaves zeros.
-__device__ __forceinline__ void drain(Sums& sums, float* triangle, int row, int column, int columns, bool first) {
+// Adds a square to a triangle that has room for whole ones, but for its diagonal, and leaves zeros. All of a square's row is
+// read before anything of it is written.
+template <bool OnDiagonal>
+__device__ __forceinline__ void drain(Sums& sums, float* triangle, int row, int column, bool first) {
+    const int i = row * 16 + (lane_index() >> 2), j = column * 16 + (lane_index() & 3) * 2;
+    float* const rows[2] = {triangle + packed(i, j), triangle + packed(i + 8, j)};
+    float before[8];
 #pragma unroll
     for (int e = 0; e < 8; e++) {
-        const int i = row + (lane_index() >> 2) + (e >> 1 & 1) * 8;
-        const int j = column + (lane_index() & 3) * 2 + (e >> 2) * 8 + (e & 1);
+        const int right = (e >> 2) * 8 + (e & 1), below = e >> 1 & 1;
+        const bool inside = !OnDiagonal || j + right < i + below * 8;
+        before[e] = first || !inside ? 0 : rows[below][right];
+    }
+#pragma unroll
+    for (int e = 0; e < 8; e++) {
+        const int right = (e >> 2) * 8 + (e & 1), below = e >> 1 & 1;
         float& sum = sums[e >> 2][e & 3];
-        if (i < columns && j < i) triangle[packed(i, j)] = first ? sum : triangle[packed(i, j)] + sum;
+        if (!OnDiagonal || j + right < i + below * 8) rows[below][right] = before[e] + sum;
         sum = 0;
+    }
+}
+__device__ __forceinline__ void drain(Sums& sums, float* triangle, int row, int column, bool first) {
+    if (row == column) {
+        drain<true>(sums, triangle, row, column, first);
+    } else {
+        drain<false>(sums, triangle, row, column, first);
     }
 }
 
@@ -125,31 +144,38 @@ __device__ __forceinline__ void add_squares(double* squares, const T* tile, int 
     }
 }
 
-// Writes a triangle with the sum of squares in Groups groups as its diagonal, or adds it to what `out` has.
+// Leaves zeros where a triangle's diagonal would be: drain does not touch it.
+__device__ __forceinline__ void clear_diagonal(float* triangle, int columns) {
+    if (threadIdx.x < columns) triangle[packed(threadIdx.x, threadIdx.x)] = 0;
+}
+
+// Writes a triangle with the sum of squares in Groups groups as its diagonal, or adds it to what `out` has; begins with a
+// barrier.
 template <int Width, int Groups = ROW_GROUPS<Width>>
 __device__ __forceinline__ void write_triangle(double* out, const float* triangle, const double* squares, int columns,
                                                bool first) {
-    constexpr int TOGETHER = 4, PIECES = Width / 32;
-#pragma unroll 1
-    for (int i0 = warp_index(); i0 < columns; i0 += TOGETHER * WARPS) {
-        double before[TOGETHER][PIECES];  // all under way before one is waited for
-        const auto inside = [&](int i, int j) { return i < columns && j <= i; };
+    constexpr int TOGETHER = 8;  // all under way before one is waited for
+    const int last = packed(columns, 0) - 1;
+    double diagonal = 0;
+    if (threadIdx.x < columns && !first) diagonal = out[packed(threadIdx.x, threadIdx.x)];
+    __syncthreads();
+    if (threadIdx.x < columns) {
 #pragma unroll
-        for (int e = 0; e < TOGETHER * PIECES; e++) {
-            const int i = i0 + e / PIECES * WARPS, j = e % PIECES * 32 + lane_index();
-            before[e / PIECES][e % PIECES] = inside(i, j) && !first ? out[packed(i, j)] : 0;
+        for (int group = 0; group < Groups; group++) diagonal += squares[group * Width + threadIdx.x];
+    }
+#pragma unroll 1
+    for (int start = threadIdx.x; start <= last; start += TOGETHER * THREADS) {
+        double before[TOGETHER] = {};
+        if (!first) {
+#pragma unroll
+            for (int e = 0; e < TOGETHER; e++) before[e] = out[min(start + e * THREADS, last)];
         }
 #pragma unroll
-        for (int e = 0; e < TOGETHER * PIECES; e++) {
-            const int i = i0 + e / PIECES * WARPS, j = e % PIECES * 32 + lane_index();
-            if (!inside(i, j)) continue;
-            double sum = 0;
-            if (i == j) {
-                for (int group = 0; group < Groups; group++) sum += squares[group * Width + i];
-            } else {
-                sum = triangle[packed(i, j)];
-            }
-            out[packed(i, j)] = before[e / PIECES][e % PIECES] + sum;
+        for (int e = 0; e < TOGETHER; e++) {
+            const int at = start + e * THREADS;
+            if (at <= last) out[at] = before[e] + triangle[at];
         }
     }
+    __syncthreads();
+    if (threadIdx.x < columns) out[packed(threadIdx.x, threadIdx.x)] = diagonal;
 }

@@ -155,7 +155,7 @@ fn triangle(rows: usize) -> usize {
 
 /// Shared memory of each kernel, as its source lays it out.
 fn gram_shared(columns: usize) -> usize {
-    4 * WIDTH * 8 + 3 * 128 * (WIDTH + 8) + triangle(columns) * 4
+    4 * WIDTH * 8 + 3 * 128 * (WIDTH + 8) + triangle(columns.next_multiple_of(16)) * 4
 }
 
 const GRAM_WIDE_SHARED: usize = TILE * WIDTH * 4;

@@ -64,11 +64,6 @@ def launches(batch: int, rows: int, cols: int, rank: int, dtype: str, output: st
     ]
 
 
-def copied(row_bytes: int) -> Runs:
-    """A tile, 16 bytes at a time."""
-    return Runs("for (int step = 0; step < Rows / STEP;", row_bytes * WIDTH // 16 // THREADS, {"LDGSTS": 1})
-
-
 def row_pieces(rows: int) -> list[int]:
     """Pieces of 32 that the rows of a triangle are in."""
     return [ceil(i + 1, 32) for i in range(rows)]
@@ -79,7 +74,9 @@ def gram(dtype: str, batch: int, rows: int, cols: int, sums: int) -> Launch:
     tile_rows, squares = 128 // SIZE[dtype], triangle(cols // 16)
     # In f32 each product is made of three.
     k, products = (8, 6) if dtype == "f32" else (16, 2)
-    drains = PARTIAL * 2 // tile_rows
+    # Warps have four squares, or five.
+    parts = {(q, right): 5 if right == (q > 0) else 4 for q in range(4) for right in (False, True)}
+    times = "for (int k = 0; k < TILE_ROWS<T>; k += Factor::ROWS)"
     return Launch(
         f"svd_gram_{dtype}",
         "svd/gram_f32.cu" if dtype == "f32" else "svd/gram.cu",
@@ -91,21 +88,31 @@ def gram(dtype: str, batch: int, rows: int, cols: int, sums: int) -> Launch:
         loops=[
             Runs("for (int chunk = chunk_index(); chunk * SVD_CHUNK_ROWS < p.rows;", chunks / sums),
             Runs("for (int stage = 0; stage + 1 < Stages;", 2),
-            copied(tile_rows * SIZE[dtype]),
             *UNALIGNED,
-            Runs("for (int row = start; row < end; row += TILE_ROWS<T>)", CHUNK // tile_rows, {"loops": 7}),
-            Runs("for (int k = warp_index() / 4 * Part::ROWS;", tile_rows // k // 2, {"HMMA": 9 * products}),
+            Runs("for (int row = start; row < end; row += TILE_ROWS<T>)", CHUNK // tile_rows, {"loops": 16}),
+            *[
+                Runs(f"{times} @ add_products_of<true> @ work(Part<{q}, {str(right).lower()}>", tile_rows // k, {"HMMA": many * products})
+                for (q, right), many in parts.items()
+            ],
+            Runs(f"{times} @ add_products_of<false>", 0),
             Runs("for (int row = group; row < Rows;", tile_rows // 4, {"FFMA": 2}),
-            Runs("for (int i0 = warp_index(); i0 < columns;", cols / WARPS / 4, {"STG": 16}),
+            Runs("for (int start = threadIdx.x; start <= last;", size / THREADS / 8, {"STG": 8}),
         ],
         shares=[
             *ALIGNED,
-            Share("before[e / PIECES][e % PIECES] = inside", time=1 - sums / chunks),
-            # One piece of a row has its diagonal.
-            Share("for (int group = 0; group < Groups;", time=1 / 4),
-            Share("const bool first = done <= HALVES", to="if (warp_index() / 4 == 1)", time=1 / drains, guards=True),
-            # The halves of the warps take turns.
-            Share("const int i = row + (lane_index() >> 2)", to="sum = 0;", warps=1 / 2),
+            # The first chunk of a block has nothing to add to.
+            Share("&& !first) diagonal = out", time=1 - sums / chunks),
+            Share("before[e] = out[min(start", time=1 - sums / chunks),
+            Share("with_part([&](auto part) { drain(", time=tile_rows / PARTIAL, guards=True),
+            *[
+                Share(text, warps=squares / 40)
+                for text in (
+                    "if (HasLong) add_product(",
+                    "if (P::is_short(j)) add_product(",
+                    "const bool inside = !OnDiagonal",
+                    "rows[below][right] = before[e] + sum;",
+                )
+            ],
         ],
         expect={"HMMA": squares * rows / sums // k * products},
     )
@@ -215,15 +222,14 @@ def project(dtype: str, batch: int, rows: int, cols: int, rank: int, output: str
         again=mixed + batch * ((chunks - 1) * cols * rank * 8 + 2 * chunks * triangle(rank) * 8 + rank * rank * 4),
         writes=batch * (rows * rank + cols * rank) * SIZE[factors] + mixed,
         loops=[
-            copied(tile_rows * size),
             *UNALIGNED,
             Runs("for (int k = warp_index(); k < columns;", rank / WARPS, {"LDG": 4}),
-            Runs("for (int row = start; row < end; row += ROWS)", CHUNK // tile_rows, {"loops": 4 if dtype == "f32" else 6 + (each > 1)}),
+            Runs("for (int row = start; row < end; row += ROWS)", CHUNK // tile_rows, {"loops": 3 if dtype == "f32" else 5 + (each > 1)}),
             Runs(f"{multiplied}1>(p", cols // k if each == 1 else 0, {"HMMA": products}),
             *([] if dtype == "f32" else [Runs(f"{multiplied}BLOCKS<T>>(p", cols // k if each > 1 else 0, {"HMMA": 2 * products})]),
-            *([Runs("for (int k = group * Part::ROWS; k < Rows;", tile_rows // 16 / groups, {"HMMA": 24})] if tile_rows > 32 else []),
-            Runs("for (int turn = 0; turn < groups;", groups, {"BAR": 1}),
-            Runs("for (int i0 = warp_index(); i0 < columns;", ceil(rank, WARPS * 4), {"STG": 8}),
+            *([Runs("for (int k = warp_index() / across() * Part::ROWS;", tile_rows // 16 / groups, {"HMMA": 24})] if tile_rows > 32 else []),
+            Runs("for (int turn = 0; turn < groups();", groups, {"BAR": 1}),
+            Runs("for (int start = threadIdx.x; start <= last;", triangle(rank) / THREADS / 8, {"STG": 8}),
             *judging(cols, rank, chunks, output, skewed, 1 / chunks),
             *mixing(rank, twice),
         ],
