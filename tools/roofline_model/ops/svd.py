@@ -1,4 +1,4 @@
-"""Batched truncated SVD: the launches of src/svd/gpu.rs for a tall matrix, 128 columns, that the first rung solves.
+"""Batched truncated SVD: the launches of src/svd/gpu/narrow.rs for a tall matrix, 128 columns, that the first rung solves.
 
 The last chunk of rows is taken to be a whole one, and rows of A to be aligned. Factors in f32 are taken to be not quite
 orthonormal, as they are when singular values are apart, and those in 16 bits to be near enough."""
