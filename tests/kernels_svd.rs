@@ -343,6 +343,19 @@ fn scale_does_not_matter() {
 }
 
 #[test]
+fn the_quick_rung_serves_latents_at_any_ordinary_scale() {
+    let device = support::device();
+    for scale in [1e-4, 1.0, 1e5] {
+        let s: Vec<f64> = (0..48).map(|i| scale / f64::from(i + 1)).collect();
+        let batch = Batch::new(&[with_spectrum(3, 200, 48, &s)], Dtype::BF16);
+        let options = Options { output: Output::LatentDecoder, ..Options::default() };
+        let svd = with_options(&batch.tensor.to_device(&device).unwrap(), Rank::Fixed(12), &options);
+        check_output(&format!("scale {scale:e}"), &svd, 0, &options, &batch.matrices[0], &batch.exact[0]);
+        assert_eq!(infos(&svd), [Info::Solved(Rung::Single)], "scale {scale:e}");
+    }
+}
+
+#[test]
 fn zero_and_deficient_matrices_get_zero_singular_values_and_orthonormal_completions() {
     let device = support::device();
     // Small integers: the product is exact, so the rank is exactly 3.
