@@ -211,22 +211,22 @@ struct Request<'a> {
 /// Factorizes a batch into parts without gaps, with working memory at `base`.
 fn factorize(a: &Tensor, extents: Extents, request: &Request<'_>, parts: &Parts, base: Address) -> Result<()> {
     let Request { rank, options, steps } = *request;
-    let outputs = parts.outputs(extents.wide);
     let matrices = Matrices::of(a);
+    let job = Job { matrices: &matrices, extents, rank, options, outputs: parts.outputs(extents.wide), base };
     let waves = |wave: usize| {
         let waves = matrices.walk.waves(wave);
         steps.more(waves.len());
         waves.into_iter()
     };
     if extents.is_sketched(options) {
-        let call = sketch::Call::new(&matrices, extents, rank, options, outputs, base);
+        let call = sketch::Call::new(job);
         return waves(call.wave()).try_for_each(|wave| call.run(wave).and_then(|()| steps.done()));
     }
     if extents.width > WIDTH {
-        let call = broad::Call::new(&matrices, extents, rank, options, outputs, base);
+        let call = broad::Call::new(job);
         return waves(call.wave()).try_for_each(|wave| call.run(wave).and_then(|()| steps.done()));
     }
-    let call = narrow::Call::new(a, &matrices, extents, rank, options, outputs, base);
+    let call = narrow::Call::new(a, job);
     waves(narrow::WAVE).try_for_each(|wave| call.run(wave).and_then(|()| steps.done()))
 }
 
@@ -264,54 +264,60 @@ struct Outputs {
     verdicts: Address,
 }
 
-/// What every kernel is told of `count` matrices, from `first` on among those that `start` leads to and from `index` on in
-/// the output, without the working memory.
-fn params(
-    matrices: &Matrices,
-    extents: &Extents,
+/// A batch to be factorized, and where to.
+struct Job<'a> {
+    matrices: &'a Matrices,
+    extents: Extents,
     rank: Rank,
-    options: &Options,
-    outputs: &Outputs,
-    wave: [usize; 4],
-) -> SvdParams {
-    let Extents { rows, width, columns, wide, .. } = *extents;
-    let Options { mode, output, factors, .. } = *options;
-    let [_, first, index, count] = wave;
-    let a = matrices.operand(wave, wide);
-    let factor = |address: Address, rows: usize| address.offset(factors.bytes_of(index * rows * columns));
-    let (u_is_scaled, v_is_scaled) = (output == Output::LatentDecoder, output == Output::Qb);
-    let s = if outputs.s == Address::NULL { 0 } else { index * columns * size_of::<f32>() };
-    SvdParams {
-        a: a.at,
-        tall: factor(outputs.tall, rows),
-        out_tall: factor(outputs.tall, rows),
-        s: outputs.s.offset(s),
-        small: factor(outputs.small, width),
-        verdicts: outputs.verdicts.offset(index * ROW_BYTES),
-        row_stride: a.row_stride,
-        column_stride: a.column_stride,
-        inner_stride: a.inner_stride,
-        outer_stride: a.outer_stride,
-        relative: match rank {
-            Rank::Fixed(_) => -1.0,
-            Rank::Tolerance { relative, .. } => relative,
-        },
-        inner: a.inner as i32,
-        first: first as i32,
-        rows: rows as i32,
-        width: width as i32,
-        columns: columns as i32,
-        factors: code(factors),
-        tall_dtype: code(factors),
-        rung: SVD_SINGLE,
-        count: count as i32,
-        fresh: 1,
-        fast: i32::from(mode == Mode::Fast),
-        wide: i32::from(wide),
-        tall_is_scaled: i32::from(if wide { v_is_scaled } else { u_is_scaled }),
-        small_is_scaled: i32::from(if wide { u_is_scaled } else { v_is_scaled }),
-        values_only: i32::from(output == Output::ValuesOnly),
-        ..Zeroable::zeroed()
+    options: &'a Options,
+    outputs: Outputs,
+    /// Where working memory begins.
+    base: Address,
+}
+
+impl Job<'_> {
+    /// What every kernel is told of a wave, without the working memory.
+    fn params(&self, wave: [usize; 4]) -> SvdParams {
+        let Self { matrices, extents, rank, options, outputs, .. } = self;
+        let Extents { rows, width, columns, wide, .. } = *extents;
+        let Options { mode, output, factors, .. } = **options;
+        let [_, first, index, count] = wave;
+        let a = matrices.operand(wave, wide);
+        let factor = |address: Address, rows: usize| address.offset(factors.bytes_of(index * rows * columns));
+        let (u_is_scaled, v_is_scaled) = (output == Output::LatentDecoder, output == Output::Qb);
+        let s = if outputs.s == Address::NULL { 0 } else { index * columns * size_of::<f32>() };
+        SvdParams {
+            a: a.at,
+            tall: factor(outputs.tall, rows),
+            out_tall: factor(outputs.tall, rows),
+            s: outputs.s.offset(s),
+            small: factor(outputs.small, width),
+            verdicts: outputs.verdicts.offset(index * ROW_BYTES),
+            row_stride: a.row_stride,
+            column_stride: a.column_stride,
+            inner_stride: a.inner_stride,
+            outer_stride: a.outer_stride,
+            relative: match *rank {
+                Rank::Fixed(_) => -1.0,
+                Rank::Tolerance { relative, .. } => relative,
+            },
+            inner: a.inner as i32,
+            first: first as i32,
+            rows: rows as i32,
+            width: width as i32,
+            columns: columns as i32,
+            factors: code(factors),
+            tall_dtype: code(factors),
+            rung: SVD_SINGLE,
+            count: count as i32,
+            fresh: 1,
+            fast: i32::from(mode == Mode::Fast),
+            wide: i32::from(wide),
+            tall_is_scaled: i32::from(if wide { v_is_scaled } else { u_is_scaled }),
+            small_is_scaled: i32::from(if wide { u_is_scaled } else { v_is_scaled }),
+            values_only: i32::from(output == Output::ValuesOnly),
+            ..Zeroable::zeroed()
+        }
     }
 }
 

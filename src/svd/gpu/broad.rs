@@ -1,7 +1,7 @@
 //! Matrices of more columns than one block has room for: the same steps, each spread over many blocks, in f64 throughout.
 
 use super::{
-    Extents, Matrices, Outputs, SHARED, THREADS, kernels,
+    Extents, Job, SHARED, THREADS, kernels,
     multiply::{self, PANEL, multiply, product},
     rotate_shared, triangle,
 };
@@ -9,7 +9,7 @@ use crate::{
     Result,
     device::{Address, Grid, Kernel},
     svd::{
-        Options, Output, Rank, Rung,
+        Options, Output, Rung,
         params::{
             BroadParams, MultiplyParams, SVD_AHEAD, SVD_CHOSEN, SVD_DEPTH, SVD_DOUBLE, SVD_F32, SVD_F64, SVD_JACOBI,
             SVD_LEAST_DIAGONAL, SVD_LINES, SVD_OPEN, SVD_PIVOT, SVD_REDUCED_ROWS, SVD_SLANTED, SVD_TILE, SvdOperand, SvdParams,
@@ -103,26 +103,14 @@ pub(super) fn bytes(extents: &Extents, options: &Options) -> usize {
 }
 
 pub(super) struct Call<'a> {
-    matrices: &'a Matrices,
-    extents: Extents,
-    rank: Rank,
-    options: &'a Options,
-    outputs: Outputs,
+    job: Job<'a>,
     workspace: Workspace,
-    base: Address,
 }
 
 impl<'a> Call<'a> {
-    pub(super) fn new(
-        matrices: &'a Matrices,
-        extents: Extents,
-        rank: Rank,
-        options: &'a Options,
-        outputs: Outputs,
-        base: Address,
-    ) -> Self {
-        let workspace = Workspace::new(&extents, options);
-        Self { matrices, extents, rank, options, outputs, workspace, base }
+    pub(super) fn new(job: Job<'a>) -> Self {
+        let workspace = Workspace::new(&job.extents, job.options);
+        Self { job, workspace }
     }
 
     /// Matrices that have working memory at the same time.
@@ -132,9 +120,9 @@ impl<'a> Call<'a> {
 
     /// Factorizes `count` matrices: from `first` on among those that `start` leads to, from `index` on in the output.
     pub(super) fn run(&self, wave: [usize; 4]) -> Result<()> {
-        let Extents { rows, columns, .. } = self.extents;
+        let Extents { rows, columns, .. } = self.job.extents;
         let p = self.params(wave);
-        let a = self.matrices.operand(wave, self.extents.wide);
+        let a = self.job.matrices.operand(wave, self.job.extents.wide);
         self.gram(&p, a)?;
         if p.svd.rung == SVD_DOUBLE {
             self.values(&p)?;
@@ -155,7 +143,7 @@ impl<'a> Call<'a> {
 
     /// The roots W^1/2 and W^-1/2 of `count` weights, f32 [.., width, width] without gaps, into `to`, f64.
     pub(super) fn roots(&self, wave: [usize; 4], to: [Address; 2]) -> Result<()> {
-        let (width, count) = (self.extents.width, wave[3]);
+        let (width, count) = (self.job.extents.width, wave[3]);
         let p = self.params(wave);
         self.launch(&kernels::SVD_WEIGHT_BEGIN, 1, SUMS_SHARED, &p)?;
         self.values(&p)?;
@@ -165,27 +153,27 @@ impl<'a> Call<'a> {
         let of = |at: Address| SvdOperand::dense(at, SVD_F64, width, width);
         for (scaled, to) in [p.vectors, p.square].into_iter().zip(to) {
             let root = product(of(p.svd.basis).transposed(), of(scaled), of(to), [width; 3]);
-            multiply(&self.matrices.device, &root, count)?;
+            multiply(&self.job.matrices.device, &root, count)?;
         }
         Ok(())
     }
 
     /// For matrices whose eigenvectors inverse iteration did not find.
     fn rotate(&self, p: &BroadParams) -> Result<()> {
-        let (count, width) = (p.svd.count as usize, self.extents.width);
+        let (count, width) = (p.svd.count as usize, self.job.extents.width);
         let shared = rotate_shared(width);
         let grid = Grid { blocks: [count.min(ROTATING) as u32, 1, 1], threads: THREADS, shared };
-        self.matrices.device.launch(&kernels::SVD_ROTATE, grid, &p.svd)
+        self.job.matrices.device.launch(&kernels::SVD_ROTATE, grid, &p.svd)
     }
 
     fn launch(&self, kernel: &Kernel<BroadParams>, blocks: usize, shared: usize, p: &BroadParams) -> Result<()> {
         let grid = Grid { blocks: [blocks as u32, p.svd.count as u32, 1], threads: THREADS, shared };
-        self.matrices.device.launch(kernel, grid, p)
+        self.job.matrices.device.launch(kernel, grid, p)
     }
 
     /// A'A, its trace scaled to one.
     fn gram(&self, p: &BroadParams, a: SvdOperand) -> Result<()> {
-        let Extents { rows, width, .. } = self.extents;
+        let Extents { rows, width, .. } = self.job.extents;
         let parts = self.workspace.parts;
         let mut partials = SvdOperand::dense(p.svd.partials, SVD_F64, 0, 0);
         partials.inner_stride = (parts * triangle(width)) as i64;
@@ -196,13 +184,13 @@ impl<'a> Call<'a> {
             packed: 1,
             ..product(a.transposed(), a, partials, [width, width, rows])
         };
-        multiply(&self.matrices.device, &gram, p.svd.count as usize)?;
+        multiply(&self.job.matrices.device, &gram, p.svd.count as usize)?;
         self.launch(&kernels::SVD_BROAD_BEGIN, width.div_ceil(WARPS), SUMS_SHARED, p)
     }
 
     /// Eigenvalues of A'A, and the rank.
     fn values(&self, p: &BroadParams) -> Result<()> {
-        let Extents { width, columns, .. } = self.extents;
+        let Extents { width, columns, .. } = self.job.extents;
         for row in (0..width).rev() {
             let params = BroadParams { step: row as i32, ..*p };
             let blocks = row.div_ceil(SVD_REDUCED_ROWS as usize).max(1);
@@ -215,10 +203,10 @@ impl<'a> Call<'a> {
 
     /// Eigenvectors of A'A.
     fn vectors(&self, p: &BroadParams) -> Result<()> {
-        let Extents { width, columns, .. } = self.extents;
+        let Extents { width, columns, .. } = self.job.extents;
         let count = p.svd.count as usize;
         let panels = Grid { blocks: [columns.div_ceil(PANEL) as u32, count as u32, 1], threads: 32, shared: 0 };
-        self.matrices.device.launch(&kernels::SVD_BROAD_VECTORS, panels, p)?;
+        self.job.matrices.device.launch(&kernels::SVD_BROAD_VECTORS, panels, p)?;
         let columns_of = TriangleParams {
             x: p.vectors,
             stride: columns as i32,
@@ -232,8 +220,8 @@ impl<'a> Call<'a> {
         };
         // Twice is enough: what the first time leaves is no more than the square of what the inversions did.
         for _ in 0..2 {
-            multiply::moments(&self.matrices.device, &columns_of, count)?;
-            multiply::orthonormalize(&self.matrices.device, &columns_of, count)?;
+            multiply::moments(&self.job.matrices.device, &columns_of, count)?;
+            multiply::orthonormalize(&self.job.matrices.device, &columns_of, count)?;
         }
         let warps = p.warps as usize;
         self.launch(&kernels::SVD_BROAD_TURN, columns.div_ceil(warps), warps * width * size_of::<f64>(), p)?;
@@ -242,7 +230,7 @@ impl<'a> Call<'a> {
 
     /// The tall factor, its columns orthonormal.
     fn project(&self, p: &BroadParams, a: SvdOperand) -> Result<()> {
-        let Extents { rows, width, columns, .. } = self.extents;
+        let Extents { rows, width, columns, .. } = self.job.extents;
         let count = p.svd.count as usize;
         self.launch(&kernels::SVD_BROAD_SCALES, 1, 0, p)?;
         let basis = SvdOperand::dense(p.svd.basis, SVD_F64, columns, width).transposed();
@@ -253,7 +241,7 @@ impl<'a> Call<'a> {
             scales: p.scales,
             ..product(a, basis, tall, [rows, columns, width])
         };
-        multiply(&self.matrices.device, &projection, count)?;
+        multiply(&self.job.matrices.device, &projection, count)?;
         let columns_of = TriangleParams {
             x: p.svd.tall,
             stride: columns as i32,
@@ -265,16 +253,16 @@ impl<'a> Call<'a> {
             least_diagonal: SVD_LEAST_DIAGONAL as f32,
             ..self.triangle(p)
         };
-        multiply::moments(&self.matrices.device, &columns_of, count)?;
+        multiply::moments(&self.job.matrices.device, &columns_of, count)?;
         self.launch(&kernels::SVD_BROAD_JUDGE, 1, 0, p)?;
-        multiply::orthonormalize(&self.matrices.device, &TriangleParams { wanted: SVD_SLANTED, ..columns_of }, count)?;
+        multiply::orthonormalize(&self.job.matrices.device, &TriangleParams { wanted: SVD_SLANTED, ..columns_of }, count)?;
         self.launch(&kernels::SVD_BROAD_ORTHOGONALIZE, 1, SUMS_SHARED + columns * size_of::<f64>(), p)
     }
 
     fn triangle(&self, p: &BroadParams) -> TriangleParams {
         TriangleParams {
             moments: p.svd.moments,
-            corners: self.base.offset(self.workspace.corners),
+            corners: self.job.base.offset(self.workspace.corners),
             pivots: p.pivots,
             lengths: p.lengths,
             x: Address::NULL,
@@ -286,7 +274,7 @@ impl<'a> Call<'a> {
             dtype: SVD_F64,
             wanted: SVD_OPEN,
             rows: 0,
-            columns: self.extents.columns as i32,
+            columns: self.job.extents.columns as i32,
             panel: 0,
             noise: 0.0,
             seed: 0,
@@ -296,7 +284,7 @@ impl<'a> Call<'a> {
 
     fn params(&self, wave: [usize; 4]) -> BroadParams {
         let workspace = &self.workspace;
-        let at = |offset: usize| self.base.offset(offset);
+        let at = |offset: usize| self.job.base.offset(offset);
         let [values, eigenvalues, exact, scales, pivots, lengths, singular] = workspace.columns.map(at);
         let svd = SvdParams {
             tall: at(workspace.tall),
@@ -308,8 +296,8 @@ impl<'a> Call<'a> {
             energy: at(workspace.energy),
             partial_sums: workspace.parts as i32,
             tall_dtype: SVD_F32,
-            rung: if self.options.start == Rung::Jacobi { SVD_JACOBI } else { SVD_DOUBLE },
-            ..super::params(self.matrices, &self.extents, self.rank, self.options, &self.outputs, wave)
+            rung: if self.job.options.start == Rung::Jacobi { SVD_JACOBI } else { SVD_DOUBLE },
+            ..self.job.params(wave)
         };
         BroadParams {
             svd,
@@ -329,7 +317,7 @@ impl<'a> Call<'a> {
             order: at(workspace.order),
             signs: at(workspace.signs),
             step: 0,
-            warps: (SHARED / (self.extents.width * size_of::<f64>())).clamp(1, WARPS) as i32,
+            warps: (SHARED / (self.job.extents.width * size_of::<f64>())).clamp(1, WARPS) as i32,
         }
     }
 }

@@ -1,11 +1,11 @@
 //! Matrices of up to 128 columns: one block has the whole eigenproblem of each.
 
-use super::{Extents, Matrices, Outputs, SHARED, THREADS, kernels, params, rotate_shared, triangle};
+use super::{Extents, Job, SHARED, THREADS, kernels, rotate_shared, triangle};
 use crate::{
     Dtype, Result, Tensor,
-    device::{Address, Grid, Kernel},
+    device::{Grid, Kernel},
     svd::{
-        Options, Output, Rank, Rung,
+        Options, Output, Rung,
         params::{
             GramParams, SVD_CHOSEN, SVD_DOUBLE, SVD_F32, SVD_JACOBI, SVD_OPEN, SVD_PROJECTED, SVD_SHARED_ALL, SVD_SINGLE,
             SvdParams,
@@ -136,44 +136,32 @@ impl Readers {
 }
 
 pub(super) struct Call<'a> {
-    a: &'a Tensor,
-    matrices: &'a Matrices,
-    extents: Extents,
-    rank: Rank,
-    options: &'a Options,
+    job: Job<'a>,
+    dtype: Dtype,
     rungs: Vec<u32>,
     dense: bool,
     readers: Readers,
-    outputs: Outputs,
     workspace: Workspace,
-    base: Address,
 }
 
 impl<'a> Call<'a> {
-    pub(super) fn new(
-        a: &'a Tensor,
-        matrices: &'a Matrices,
-        extents: Extents,
-        rank: Rank,
-        options: &'a Options,
-        outputs: Outputs,
-        base: Address,
-    ) -> Self {
-        let single = options.start == Rung::Single && rank.may_start_in_single(extents.width);
-        let rungs = match options.start {
+    pub(super) fn new(a: &Tensor, job: Job<'a>) -> Self {
+        let start = job.options.start;
+        let single = start == Rung::Single && job.rank.may_start_in_single(job.extents.width);
+        let rungs = match start {
             Rung::Jacobi => vec![SVD_JACOBI],
             Rung::Single if single => vec![SVD_SINGLE, SVD_DOUBLE],
             _ => vec![SVD_DOUBLE],
         };
-        let dense = !extents.wide && is_dense(a);
-        let workspace = Workspace::new(&extents, options);
-        Self { a, matrices, extents, rank, options, rungs, dense, readers: Readers::new(a.dtype()), outputs, workspace, base }
+        let dense = !job.extents.wide && is_dense(a);
+        let workspace = Workspace::new(&job.extents, job.options);
+        Self { job, dtype: a.dtype(), rungs, dense, readers: Readers::new(a.dtype()), workspace }
     }
 
     /// Factorizes `count` matrices: from `first` on among those that `start` leads to, from `index` on in the output.
     pub(super) fn run(&self, wave: [usize; 4]) -> Result<()> {
-        let Extents { columns, chunks, wide, .. } = self.extents;
-        let device = &self.a.device();
+        let Extents { columns, chunks, wide, .. } = self.job.extents;
+        let device = &self.job.matrices.device;
         let count = wave[3];
         let mut params = self.params(wave);
         let blocks = |x: usize, shared| Grid { blocks: [x as u32, count as u32, 1], threads: THREADS, shared };
@@ -195,8 +183,8 @@ impl<'a> Call<'a> {
 
     /// A'A and its eigenvectors, on the rung of `params`.
     fn solve(&self, params: &mut SvdParams) -> Result<()> {
-        let Extents { width, columns, sums, .. } = self.extents;
-        let device = &self.a.device();
+        let Extents { width, columns, sums, .. } = self.job.extents;
+        let device = &self.job.matrices.device;
         let blocks = |x: usize, y: usize, shared| Grid { blocks: [x as u32, y as u32, 1], threads: THREADS, shared };
         let count = params.count as usize;
         let thorough = usize::from(params.rung != SVD_SINGLE);
@@ -215,19 +203,19 @@ impl<'a> Call<'a> {
 
     /// The tall factor, judged. Where one block makes all columns in f32, that is all one kernel.
     fn project(&self, params: &mut SvdParams) -> Result<()> {
-        let Extents { width, columns, chunks, .. } = self.extents;
-        let device = &self.a.device();
+        let Extents { width, columns, chunks, .. } = self.job.extents;
+        let device = &self.job.matrices.device;
         let thorough = usize::from(params.rung != SVD_SINGLE);
         let fused = thorough == 0 && columns <= TILE;
         params.fused = i32::from(fused);
-        if fused || self.options.factors == Dtype::F32 {
+        if fused || self.job.options.factors == Dtype::F32 {
             (params.tall, params.tall_dtype) = (params.out_tall, params.factors);
         } else {
-            (params.tall, params.tall_dtype) = (self.base.offset(self.workspace.tall), SVD_F32);
+            (params.tall, params.tall_dtype) = (self.job.base.offset(self.workspace.tall), SVD_F32);
         }
         let blocks =
             |x: usize, z: usize, shared| Grid { blocks: [x as u32, params.count as u32, z as u32], threads: THREADS, shared };
-        let shared = [project_shared(self.a.dtype(), columns), project_wide_shared(width)][thorough];
+        let shared = [project_shared(self.dtype, columns), project_wide_shared(width)][thorough];
         device.launch(&self.readers.project[thorough], blocks(chunks, columns.div_ceil(TILE), shared), params)?;
         if fused {
             return Ok(());
@@ -239,7 +227,7 @@ impl<'a> Call<'a> {
     }
 
     fn params(&self, wave: [usize; 4]) -> SvdParams {
-        let at = |offset: usize| self.base.offset(offset);
+        let at = |offset: usize| self.job.base.offset(offset);
         SvdParams {
             partials: at(self.workspace.partials),
             moments: at(self.workspace.moments),
@@ -251,10 +239,10 @@ impl<'a> Call<'a> {
             energy: at(self.workspace.energy),
             mix: at(self.workspace.mix),
             work_stride: self.workspace.work_stride as i64,
-            chunks: self.extents.chunks as i32,
-            partial_sums: self.extents.sums as i32,
+            chunks: self.job.extents.chunks as i32,
+            partial_sums: self.job.extents.sums as i32,
             dense: i32::from(self.dense),
-            ..params(self.matrices, &self.extents, self.rank, self.options, &self.outputs, wave)
+            ..self.job.params(wave)
         }
     }
 }

@@ -3,9 +3,8 @@
 //! the rank and a little more.
 
 use super::{
-    Extents, Matrices, Outputs, THREADS, broad, code, kernels,
+    Extents, Job, Matrices, Outputs, THREADS, broad, code, kernels,
     multiply::{self, PANEL, multiply, product},
-    params,
 };
 use crate::{
     Dtype, Result,
@@ -130,27 +129,16 @@ fn inner_options(extents: &Extents, options: &Options) -> Options {
 }
 
 pub(super) struct Call<'a> {
-    matrices: &'a Matrices,
-    extents: Extents,
-    rank: Rank,
-    options: &'a Options,
-    outputs: Outputs,
+    job: Job<'a>,
     plan: Plan,
     workspace: Workspace,
-    base: Address,
 }
 
 impl<'a> Call<'a> {
-    pub(super) fn new(
-        matrices: &'a Matrices,
-        extents: Extents,
-        rank: Rank,
-        options: &'a Options,
-        outputs: Outputs,
-        base: Address,
-    ) -> Self {
-        let (plan, workspace) = (Plan::new(extents.columns, options.mode), Workspace::new(&extents, options));
-        Self { matrices, extents, rank, options, outputs, plan, workspace, base }
+    pub(super) fn new(job: Job<'a>) -> Self {
+        let plan = Plan::new(job.extents.columns, job.options.mode);
+        let workspace = Workspace::new(&job.extents, job.options);
+        Self { job, plan, workspace }
     }
 
     /// Matrices that have working memory at the same time.
@@ -160,7 +148,7 @@ impl<'a> Call<'a> {
 
     /// As the calls for other matrices do.
     pub(super) fn run(&self, wave: [usize; 4]) -> Result<()> {
-        let Extents { rows, width, columns, .. } = self.extents;
+        let Extents { rows, width, columns, .. } = self.job.extents;
         let (p, count) = (self.params(wave), wave[3]);
         self.launch(&kernels::SVD_ENERGY, p.parts as usize, count, &p)?;
         self.conclude(&kernels::SVD_SKETCH_BEGIN, count, &p)?;
@@ -180,7 +168,7 @@ impl<'a> Call<'a> {
         if p.values_only == 0 {
             let w = SvdOperand::dense(self.at(self.workspace.w), SVD_F32, space, columns);
             let small = SvdOperand::dense(self.at(self.workspace.small), SVD_F32, width, columns);
-            multiply(&self.matrices.device, &product(self.of_k(0), w, small, [width, columns, space]), count)?;
+            multiply(&self.job.matrices.device, &product(self.of_k(0), w, small, [width, columns, space]), count)?;
         }
         debug_assert!(rows >= width);
         self.launch(&kernels::SVD_SKETCH_WRITE, columns.div_ceil(WARPS), count, &p)
@@ -188,7 +176,7 @@ impl<'a> Call<'a> {
 
     /// Makes one block of K and of Z.
     fn grow(&self, block: usize, a: SvdOperand, count: usize) -> Result<()> {
-        let Extents { rows, width, .. } = self.extents;
+        let Extents { rows, width, .. } = self.job.extents;
         let wide = self.plan.block;
         let before = match block.checked_sub(1) {
             Some(last) => self.of_z(last),
@@ -203,7 +191,7 @@ impl<'a> Call<'a> {
 
     /// Takes the blocks before out of one, and its columns out of each other, once.
     fn orthonormalize(&self, block: usize, round: usize, count: usize) -> Result<()> {
-        let (width, wide) = (self.extents.width, self.plan.block);
+        let (width, wide) = (self.job.extents.width, self.plan.block);
         let (before, next) = (self.of_k(0), self.of_k(block));
         if block > 0 {
             let products = SvdOperand::dense(self.at(self.workspace.products), SVD_F64, block * wide, wide);
@@ -228,10 +216,10 @@ impl<'a> Call<'a> {
             stride: self.plan.width() as i32,
             panel: 0,
             noise: NOISE,
-            seed: self.options.seed,
+            seed: self.job.options.seed,
             stream: 1 + (block * wide) as u64,
         };
-        let device = &self.matrices.device;
+        let device = &self.job.matrices.device;
         multiply::moments(device, &columns, count)?;
         multiply::orthonormalize(device, &columns, count)?;
         if round > 0 {
@@ -244,35 +232,36 @@ impl<'a> Call<'a> {
     /// A product for the matrices that are sketched.
     fn multiply(&self, params: MultiplyParams, count: usize) -> Result<()> {
         let verdicts = self.at(self.workspace.space);
-        let params = MultiplyParams { verdicts, wanted: SVD_OPEN, seed: self.options.seed, ..params };
-        multiply(&self.matrices.device, &params, count)
+        let params = MultiplyParams { verdicts, wanted: SVD_OPEN, seed: self.job.options.seed, ..params };
+        multiply(&self.job.matrices.device, &params, count)
     }
 
     /// The route of broad matrices for Z.
     fn solve(&self, count: usize) -> Result<()> {
-        let Extents { rows, columns, .. } = self.extents;
+        let Extents { rows, columns, .. } = self.job.extents;
         let space = self.plan.width();
-        let z = Matrices::dense(&self.matrices.device, self.at(self.workspace.z), SVD_F64, [count, rows, space]);
+        let z = Matrices::dense(&self.job.matrices.device, self.at(self.workspace.z), SVD_F64, [count, rows, space]);
         let outputs = Outputs {
             tall: self.at(self.workspace.tall),
             s: self.at(self.workspace.s),
             small: self.at(self.workspace.w),
             verdicts: self.at(self.workspace.inner),
         };
-        let options = inner_options(&self.extents, self.options);
+        let options = inner_options(&self.job.extents, self.job.options);
         let extents = Extents::new(self.workspace.wave, rows, space, columns);
-        let call = broad::Call::new(&z, extents, Rank::Fixed(columns), &options, outputs, self.at(self.workspace.broad));
+        let (rank, base) = (Rank::Fixed(columns), self.at(self.workspace.broad));
+        let call = broad::Call::new(Job { matrices: &z, extents, rank, options: &options, outputs, base });
         z.walk.waves(call.wave()).into_iter().try_for_each(|wave| call.run(wave))
     }
 
     /// K from a block on.
     fn of_k(&self, block: usize) -> SvdOperand {
-        self.columns_from(self.workspace.k, self.extents.width, block)
+        self.columns_from(self.workspace.k, self.job.extents.width, block)
     }
 
     /// Z from a block on.
     fn of_z(&self, block: usize) -> SvdOperand {
-        self.columns_from(self.workspace.z, self.extents.rows, block)
+        self.columns_from(self.workspace.z, self.job.extents.rows, block)
     }
 
     fn columns_from(&self, start: usize, rows: usize, block: usize) -> SvdOperand {
@@ -281,25 +270,25 @@ impl<'a> Call<'a> {
     }
 
     fn at(&self, offset: usize) -> Address {
-        self.base.offset(offset)
+        self.job.base.offset(offset)
     }
 
     fn launch(&self, kernel: &Kernel<SketchParams>, blocks: usize, count: usize, p: &SketchParams) -> Result<()> {
         let grid = Grid { blocks: [blocks as u32, count as u32, 1], threads: THREADS, shared: WARPS * size_of::<f64>() };
-        self.matrices.device.launch(kernel, grid, p)
+        self.job.matrices.device.launch(kernel, grid, p)
     }
 
     /// For kernels with one warp for each matrix.
     fn conclude(&self, kernel: &Kernel<SketchParams>, count: usize, p: &SketchParams) -> Result<()> {
         let grid = Grid { blocks: [1, count as u32, 1], threads: 32, shared: 0 };
-        self.matrices.device.launch(kernel, grid, p)
+        self.job.matrices.device.launch(kernel, grid, p)
     }
 
     fn params(&self, wave: [usize; 4]) -> SketchParams {
-        let Extents { rows, width, columns, wide, .. } = self.extents;
-        let svd = params(self.matrices, &self.extents, self.rank, self.options, &self.outputs, wave);
+        let Extents { rows, width, columns, wide, .. } = self.job.extents;
+        let svd = self.job.params(wave);
         SketchParams {
-            a: self.matrices.operand(wave, wide),
+            a: self.job.matrices.operand(wave, wide),
             sums: self.at(self.workspace.sums),
             space: self.at(self.workspace.space),
             inner: self.at(self.workspace.inner),
@@ -318,7 +307,7 @@ impl<'a> Call<'a> {
             summed: width as i32,
             which: 0,
             parts: PARTS as i32,
-            factors: code(self.options.factors),
+            factors: code(self.job.options.factors),
             wide: svd.wide,
             tall_is_scaled: svd.tall_is_scaled,
             small_is_scaled: svd.small_is_scaled,

@@ -2,7 +2,7 @@
 //! decodes rows.
 
 use super::{
-    Extents, MAX_COLUMNS, Matrices, Outputs, THREADS, broad, code, kernels,
+    Extents, Job, MAX_COLUMNS, Matrices, Outputs, THREADS, broad, code, kernels,
     multiply::{multiply, product},
 };
 use crate::{
@@ -111,7 +111,9 @@ impl Roots {
         let table = base.offset(2 * squares);
         let outputs = Outputs { tall: Address::NULL, s: Address::NULL, small: Address::NULL, verdicts: table };
         let weights = Matrices::of(weight);
-        let call = broad::Call::new(&weights, extents, Rank::Fixed(n), &options, outputs, table.offset(verdicts));
+        let (rank, base) = (Rank::Fixed(n), table.offset(verdicts));
+        let job = Job { matrices: &weights, extents, rank, options: &options, outputs, base };
+        let call = broad::Call::new(job);
         for first in (0..count).step_by(call.wave()) {
             let matrices = call.wave().min(count - first);
             call.roots([0, first, first, matrices], [half, inverse].map(|to| to.offset(first * n * n * size_of::<f64>())))?;
